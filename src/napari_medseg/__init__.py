@@ -1,0 +1,1 @@
+"""Tune SAM on a few annotated images and segment the rest."""

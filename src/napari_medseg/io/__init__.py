@@ -1,0 +1,1 @@
+"""Files in and out: images, pairs, normalisation, model files."""
