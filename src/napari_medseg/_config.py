@@ -23,7 +23,7 @@ else:
 
 def setting(
     default: Any,
-    help: str,  # noqa: A002  (the field's own word: ``metadata["help"]``)
+    help: str,
     *,
     ge: float | None = None,
     le: float | None = None,

@@ -165,12 +165,17 @@ class Prediction:
         ``float32 (K, Y, X)``, class probabilities; class 0 is background.
     classes : tuple of LabelClass
         The K classes.
+    note : str
+        What the user should know of how it came about (memory ran out, say); mostly
+        empty.
     """
 
     probabilities: FloatArray
     classes: tuple[LabelClass, ...]
+    note: str = ""
 
     @property
     def labels(self) -> LabelArray:
         """The most probable class of each pixel, ``int32 (Y, X)``."""
-        return np.argmax(self.probabilities, axis=0).astype(np.int32)
+        labels: LabelArray = np.argmax(self.probabilities, axis=0).astype(np.int32)
+        return labels

@@ -1,1 +1,1 @@
-"""..."""
+"""Networks: SAM, its prompts, the registry of what is there."""

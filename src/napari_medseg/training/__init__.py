@@ -1,1 +1,1 @@
-"""..."""
+"""Learning: one loop, objectives, losses, data."""

@@ -1,0 +1,186 @@
+"""Train ``nano``, the bundled SAM: ``make`` a pack of crops, then ``train`` on it.
+
+    python benchmarks/train_nano.py make --data DIR --out pack.npz
+    python benchmarks/train_nano.py train --pack pack.npz --run DIR --steps 7000
+
+``train`` resumes from ``DIR/checkpoint.safetensors``. Of each data set, the images
+for which `napari_medseg.training.pack.is_held_out` says so are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+
+from napari_medseg._types import Job
+from napari_medseg.io.images import read_annotation, read_image
+from napari_medseg.io.normalise import Normalisation, normalise
+from napari_medseg.models.sam import build_nano
+from napari_medseg.samples import KINDS
+from napari_medseg.training.pack import (
+    CROP,
+    Crop,
+    Pack,
+    PackBatches,
+    crops_of_pair,
+    generated_crops,
+    is_held_out,
+)
+from napari_medseg.training.promptable import (
+    DenseWarmUp,
+    Promptable,
+    PromptableConfig,
+    PromptableModel,
+)
+from napari_medseg.training.trainer import FitConfig, FitResult, fit
+
+SETS = {
+    "dsb2018_nuclei": (512, 3, 0.25),
+    "usiigaci_phase_contrast": (512, 6, 0.5),
+    "bubil_multiannotator": (CROP, 1, 0.25),
+}
+"""Longest side, crops an image, share held out. All three may be redistributed."""
+
+WEIGHTS = {
+    "dsb2018_nuclei": 0.3,
+    "usiigaci_phase_contrast": 0.08,
+    "bubil_multiannotator": 0.07,
+    "generated": 0.55,
+}
+"""How often each source is drawn."""
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+def crops_of_set(folder: Path) -> list[Crop]:
+    """Cut the crops of a data set's training images."""
+    side, count, share = SETS[folder.name]
+    rng = np.random.default_rng(0)
+    crops = []
+    for path in sorted((folder / "images").iterdir()):
+        if is_held_out(path.stem, share):
+            continue
+        mask = next((folder / "masks").glob(f"{path.stem}.*"))
+        file = read_image(path)
+        inputs = normalise(
+            file.plane(), Normalisation.for_channels(file.channels, file.rgb)
+        )
+        crops += crops_of_pair(inputs, read_annotation(mask).labels, side, count, rng)
+    return crops
+
+
+@app.command()
+def make(
+    data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
+    out: Annotated[Path, typer.Option(help="The pack to write.")],
+    generated: Annotated[int, typer.Option(help="Generated scenes.")] = 3000,
+) -> None:
+    """Make a pack of training crops."""
+    sources = [(name, crops_of_set(data / name)) for name in SETS]
+    sources.append(("generated", list(generated_crops(generated, seed=1))))
+    for name, crops in sources:
+        print(f"{name}: {len(crops)} crops")
+    Pack.from_crops(sources).save(out)
+
+
+@app.command()
+def train(
+    pack: Annotated[Path, typer.Option(help="The pack.")],
+    run: Annotated[Path, typer.Option(help="Folder of checkpoint and log.")],
+    steps: Annotated[int, typer.Option()] = 6000,
+    warm_up: Annotated[int, typer.Option()] = 1200,
+    batch: Annotated[int, typer.Option()] = 8,
+    size: Annotated[int, typer.Option()] = 256,
+    learning_rate: Annotated[float, typer.Option()] = 6e-4,
+    device: Annotated[str, typer.Option()] = "auto",
+) -> None:
+    """Train, or go on training."""
+    run.mkdir(parents=True, exist_ok=True)
+    os.nice(5)
+    torch.manual_seed(0)
+    crops = Pack.load(pack)
+    weights = [WEIGHTS[name] for name in crops.names]
+    model = PromptableModel(build_nano(), KINDS).train()
+
+    def settings(count: int, peak: float) -> FitConfig:
+        return FitConfig(
+            steps=count,
+            learning_rate=peak,
+            warmup=0.03,
+            weight_decay=0.02,
+            checkpoint_minutes=2.0,
+            device=device,
+        )
+
+    batches = PackBatches(crops, weights, 2 * batch, size, seed=1)
+    with (run / "log.jsonl").open("a") as log:
+        report(
+            fit(
+                model,
+                DenseWarmUp(),
+                batches,
+                settings(warm_up, 1e-3),
+                checkpoint=run / "warm_up.safetensors",
+            ),
+            log,
+        )
+        report(
+            fit(
+                model,
+                Promptable(PromptableConfig()),
+                PackBatches(crops, weights, batch, size, seed=0),
+                settings(steps, learning_rate),
+                checkpoint=run / "checkpoint.safetensors",
+            ),
+            log,
+        )
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    out: Annotated[Path, typer.Option(help="The weights to write.")],
+) -> None:
+    """Write the weights of a run in float16, as the package ships them."""
+    source = run / "checkpoint.safetensors"
+    if not source.exists():
+        source = run / "warm_up.safetensors"
+    weights = {
+        name.removeprefix("model.sam."): value.half()
+        if value.is_floating_point()
+        else value
+        for name, value in load_file(source).items()
+        if name.startswith("model.sam.")
+    }
+    save_file(weights, out)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+def report(job: Job[FitResult], log: TextIO, every: int = 50) -> None:
+    """Run a training and write the mean of its figures every so many steps."""
+    started, count = time.monotonic(), 0
+    sums: dict[str, float] = {}
+    for progress in job:
+        for name, value in progress.metrics.items():
+            sums[name] = sums.get(name, 0.0) + value
+        count += 1
+        if count == every:
+            means = {name: round(total / count, 4) for name, total in sums.items()}
+            seconds = round(time.monotonic() - started, 1)
+            line = {"step": progress.step, "seconds": seconds, **means}
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            print(line, flush=True)
+            sums, count = {}, 0
+
+
+if __name__ == "__main__":
+    app()

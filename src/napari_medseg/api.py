@@ -1,0 +1,93 @@
+"""The public calls: train on pairs, load a model.
+
+Training and inference never import each other; a model file joins them, here.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from napari_medseg._types import Job, finish
+from napari_medseg.inference import Segmenter, load
+from napari_medseg.models.registry import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_medseg.io.pairs import Pairs
+    from napari_medseg.training.report import Trained
+
+__all__ = ["load", "train", "train_job"]
+
+
+def train_job(
+    pairs: Pairs,
+    config: Any,
+    *,
+    date: str = "",
+    checkpoints: Path | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Job[Trained]:
+    """Train by the method that a config belongs to.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Annotated images.
+    config : object
+        Such as ``PromptTuning()``; its class says which method.
+    date : str
+        Date for the model's card.
+    checkpoints : Path, optional
+        Folder to resume from and to write checkpoints to.
+    stop : callable, optional
+        Asked before each step; the best so far is kept when it says True.
+
+    Yields
+    ------
+    Progress
+        What is being done.
+
+    Returns
+    -------
+    Trained
+        Model file, report, and the config that gives the same file again.
+
+    Raises
+    ------
+    TypeError
+        No method has a config of this class.
+    """
+    kind = type(config)
+    for method in METHODS.values():
+        if (method.module, method.config) == (kind.__module__, kind.__name__):
+            job = getattr(import_module(method.module), method.train)
+            options: dict[str, Any] = {"date": date, "checkpoints": checkpoints}
+            if stop is not None:
+                options["stop"] = stop
+            trained: Trained = yield from job(pairs, config, **options)
+            return trained
+    raise TypeError(f"{kind.__name__} is not the config of a training method")
+
+
+def train(pairs: Pairs, config: Any, *, date: str = "") -> Segmenter:
+    """Train on pairs and return the segmenter.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        From `read_pairs`.
+    config : object
+        Such as ``PromptTuning(sam="nano")``.
+    date : str
+        Date for the model's card.
+
+    Returns
+    -------
+    Segmenter
+        Ready to predict and to save.
+    """
+    trained = finish(train_job(pairs, config, date=date))
+    return Segmenter(trained.model_file, config.device)

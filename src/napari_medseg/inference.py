@@ -1,0 +1,284 @@
+"""From an image to a prediction: load, cut, predict, blend.
+
+Any callable that maps a batch of windows to class logits is run here. When memory
+runs out, the same image is done in smaller batches, then in smaller windows of the
+same magnification, then on the processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from napari_medseg._config import from_dict
+from napari_medseg._types import JobError, ModelFileError, Prediction
+from napari_medseg.io import model_file as model_files
+from napari_medseg.io.normalise import Normalisation, apply_limits, limits
+from napari_medseg.models.backbone import autocast
+from napari_medseg.models.devices import is_out_of_memory, resolve_device
+from napari_medseg.models.framing import Blender, Box, Framing
+from napari_medseg.models.registry import METHODS
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+    from napari_medseg._types import FloatArray
+    from napari_medseg.io.normalise import Limits
+
+Network = Callable[[Tensor], Tensor]
+"""Maps windows ``(B, 3, S, S)`` to class logits ``(B, K, h, w)``."""
+
+SMALLEST_SIZE = 128
+"""Windows are not made smaller than this, in pixels of the network's input."""
+
+GPU_BATCH = 8
+"""Windows a batch on a GPU, to begin with; on a processor one is as quick as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How windows are run; each failure for want of memory leads to a smaller one.
+
+    Attributes
+    ----------
+    framing : Framing
+        The windows.
+    batch : int
+        Windows at a time.
+    device : torch.device
+        Where.
+    note : str
+        What was made smaller, in words; empty for the first plan.
+    """
+
+    framing: Framing
+    batch: int
+    device: torch.device
+    note: str = ""
+
+    def smaller(self) -> Plan | None:
+        """Return the next plan to try, or None where there is none."""
+        framing = self.framing
+        if self.batch > 1:
+            return replace(self, batch=self.batch // 2)
+        half = framing.size // 2 // 32 * 32
+        if half >= SMALLEST_SIZE:
+            tile = max(8, round(framing.tile * half / framing.size))
+            return replace(
+                self,
+                framing=replace(framing, tile=tile, size=half),
+                note="Memory ran out, so the image was done in smaller windows.",
+            )
+        if self.device.type != "cpu":
+            return Plan(
+                framing,
+                1,
+                torch.device("cpu"),
+                "Memory of the graphics card ran out, so the processor was used.",
+            )
+        return None
+
+
+def predict_probabilities(
+    image: FloatArray,
+    network: Network,
+    normalisation: Normalisation,
+    plan: Plan,
+) -> tuple[FloatArray, str]:
+    """Predict the class probabilities of an image of any size.
+
+    Parameters
+    ----------
+    image : ndarray
+        ``float32 (C, Y, X)``, as it was read.
+    network : callable
+        Maps windows to logits; a Module is moved to the plan's device.
+    normalisation : Normalisation
+        Channels and percentiles.
+    plan : Plan
+        How to run the windows, to begin with.
+
+    Returns
+    -------
+    probabilities : ndarray
+        ``float32 (K, Y, X)``.
+    note : str
+        What had to be made smaller; empty where nothing had.
+
+    Raises
+    ------
+    JobError
+        Memory ran out even with the smallest plan.
+    InputError
+        The image lacks a channel that the model uses.
+    """
+    found = limits(image, normalisation)
+    while True:
+        try:
+            return _run(image, network, normalisation, found, plan), plan.note
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # the frames of the error hold the tensors that did not fit
+            error.__traceback__ = None
+            next_plan = plan.smaller()
+        if next_plan is None:
+            raise JobError(
+                f"Memory ran out on an image of {image.shape[1]} × {image.shape[2]} "
+                "pixels, even in the smallest windows. Close other programs."
+            )
+        plan = next_plan
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _run(
+    image: FloatArray,
+    network: Network,
+    normalisation: Normalisation,
+    found: Limits,
+    plan: Plan,
+) -> FloatArray:
+    """Run the windows of an image by one plan."""
+    if isinstance(network, nn.Module):
+        network.to(plan.device)
+    shape = (image.shape[1], image.shape[2])
+    boxes = plan.framing.boxes(shape)
+    blender: Blender | None = None
+    for start in range(0, len(boxes), plan.batch):
+        group = boxes[start : start + plan.batch]
+        windows = [
+            _window(image, box, normalisation, found, plan.framing) for box in group
+        ]
+        with torch.inference_mode(), autocast(plan.device):
+            logits = network(torch.stack(windows).to(plan.device))
+        for each, box in zip(logits.cpu(), group, strict=True):
+            if blender is None:
+                blender = Blender(len(each), shape)
+            probabilities = plan.framing.unwindow(each, box).softmax(dim=0)
+            blender.add(probabilities.numpy(), box)
+    if blender is None:
+        raise ValueError("an image has at least one window")
+    return blender.result()
+
+
+def _window(
+    image: FloatArray,
+    box: Box,
+    normalisation: Normalisation,
+    found: Limits,
+    framing: Framing,
+) -> Tensor:
+    """Normalise the pixels of one window only, by the limits of the whole image."""
+    rows, columns = box.slices
+    scaled = apply_limits(image[:, rows, columns], normalisation, found)
+    return framing.window(scaled, Box(0, 0, *box.shape))
+
+
+class Segmenter:
+    """A trained model, ready to use.
+
+    Parameters
+    ----------
+    model_file : ModelFile
+        What was trained.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to compute.
+    base : str, optional
+        Checkpoint of the SAM underneath, where it is not found by itself.
+
+    Raises
+    ------
+    ModelFileError
+        The model is of a kind that this version does not know.
+    WeightsError
+        The weights underneath are not there.
+    """
+
+    def __init__(
+        self,
+        model_file: model_files.ModelFile,
+        device: str = "auto",
+        base: str | None = None,
+    ) -> None:
+        card = model_file.card
+        method = METHODS.get(card.kind)
+        if method is None:
+            raise ModelFileError(
+                f"The model is of the kind {card.kind!r}, which this version of "
+                "napari-medseg does not know. Update napari-medseg."
+            )
+        self.model_file = model_file
+        self.classes = card.classes
+        self.normalisation = from_dict(
+            Normalisation, card.normalisation, "the model's normalisation"
+        )
+        framing = from_dict(Framing, card.framing, "the model's framing")
+        target = resolve_device(device)
+        self.plan = Plan(framing, GPU_BATCH if target.type == "cuda" else 1, target)
+        module, build = method.network
+        self.network: Network = getattr(import_module(module), build)(model_file, base)
+
+    def predict(self, image: FloatArray) -> Prediction:
+        """Segment an image.
+
+        Parameters
+        ----------
+        image : ndarray
+            ``float32 (C, Y, X)``, with the channels of the training images.
+
+        Returns
+        -------
+        Prediction
+            Class probabilities and classes.
+
+        Raises
+        ------
+        InputError
+            The image lacks a channel that the model uses.
+        JobError
+            Memory ran out.
+        """
+        probabilities, note = predict_probabilities(
+            image, self.network, self.normalisation, self.plan
+        )
+        return Prediction(probabilities, self.classes, note)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model file; it is there whole or not at all."""
+        return model_files.save(path, self.model_file)
+
+
+def load(
+    path: str | os.PathLike[str], device: str = "auto", base: str | None = None
+) -> Segmenter:
+    """Load a segmenter from a model file.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``.medseg`` file.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to compute.
+    base : str, optional
+        Checkpoint of the SAM underneath, where it is not found by itself.
+
+    Returns
+    -------
+    Segmenter
+        Ready to predict.
+
+    Raises
+    ------
+    ModelFileError
+        The file is damaged, unsafe or from a later version.
+    WeightsError
+        The weights underneath are not there.
+    """
+    return Segmenter(model_files.load(path), device, base)

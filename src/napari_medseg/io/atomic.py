@@ -1,0 +1,60 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Give a temporary path that becomes ``target`` when the block succeeds.
+
+    The temporary file lies in the folder of ``target``, so that the final rename
+    never crosses a file system, and keeps its suffix, because writers choose the
+    format by it. It is flushed to the disk before the rename: after a power cut
+    the target is the old file or the new one, never a half.
+
+    Parameters
+    ----------
+    target : str or Path
+        The file to write. Its folder is made where it is missing. A file that
+        exists is replaced; whether that is wanted is the caller's question.
+
+    Yields
+    ------
+    Path
+        The path to write to, ``.NAME.RANDOM.part.SUFFIX``.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made or written to. Whatever the block raises passes
+        through; the temporary file is removed first.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
+    # Long names are cut: the additions must not push them over the 255 bytes
+    # that most file systems allow.
+    stem = target.stem.encode()[:180].decode(errors="ignore")
+    temporary = target.with_name(f".{stem}.{token}.part{target.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put the file's bytes on the disk."""
+    # Windows refuses to flush a file that is open for reading only.
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,359 @@
+"""The data check: what is wrong with images and masks, in sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from napari_medseg._types import FloatArray, InputError, LabelArray
+from napari_medseg.io.images import ImageFile, LabelImage, read_annotation, read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SMALLEST_SIDE = 8
+"""Images with fewer rows or columns (pixels) hold nothing to learn from."""
+
+AnnotationKind = Literal["dense", "sparse", "instances"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with a file.
+
+    Attributes
+    ----------
+    file : str
+        The file's path, or a folder's.
+    problem : str
+        What is wrong; a clause without a full stop.
+    remedy : str
+        What to do; a clause without a full stop.
+    severity : str
+        ``error``: the file cannot be used; ``warning``: it can.
+    """
+
+    file: str
+    problem: str
+    remedy: str
+    severity: Literal["error", "warning"]
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.problem}: {self.remedy}."
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What one image and its mask turned out to be.
+
+    Attributes
+    ----------
+    image_path, annotation_path : Path
+        The files.
+    findings : tuple of Finding
+        What is wrong with them by themselves.
+    image : ndarray or None
+        ``float32 (C, Y, X)``, where it can be used.
+    annotation : ndarray or None
+        ``int32 (Y, X)``, where it can be used.
+    values : tuple of int
+        The different values of the annotation, in order.
+    rgb : bool
+        Whether the image is red, green and blue.
+    wide : bool
+        Whether the annotation's file stores more than 8 bits.
+    """
+
+    image_path: Path
+    annotation_path: Path
+    findings: tuple[Finding, ...]
+    image: FloatArray | None = None
+    annotation: LabelArray | None = None
+    values: tuple[int, ...] = ()
+    rgb: bool = False
+    wide: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing is wrong that keeps the pair from being used."""
+        return all(finding.severity == "warning" for finding in self.findings)
+
+
+def examine(image_path: Path, annotation_path: Path) -> Examined:
+    """Read an image and its annotation once, and say what is wrong.
+
+    Parameters
+    ----------
+    image_path, annotation_path : Path
+        The files.
+
+    Returns
+    -------
+    Examined
+        Findings instead of exceptions.
+    """
+    findings: list[Finding] = []
+    picture = _read_image(image_path, findings)
+    mask = _read_mask(annotation_path, findings)
+    image = None if picture is None else _plane(picture, findings)
+    if image is not None:
+        _check_image(str(image_path), image, findings)
+    labels = None if mask is None else _flat(annotation_path, mask, findings)
+    if image is not None and labels is not None:
+        _check_sizes(image_path, image, annotation_path, labels, findings)
+    values = () if labels is None else tuple(np.unique(labels).tolist())
+    return Examined(
+        image_path,
+        annotation_path,
+        tuple(findings),
+        image,
+        labels,
+        values,
+        rgb=picture is not None and picture.rgb,
+        wide=mask is not None and mask.wide,
+    )
+
+
+def _read_image(path: Path, findings: list[Finding]) -> ImageFile | None:
+    """Read an image; a failure becomes a finding."""
+    try:
+        return read_image(path)
+    except InputError as error:
+        findings.append(_as_finding(path, error))
+        return None
+
+
+def _read_mask(path: Path, findings: list[Finding]) -> LabelImage | None:
+    """Read an annotation; a failure becomes a finding."""
+    try:
+        return read_annotation(path)
+    except InputError as error:
+        findings.append(_as_finding(path, error))
+        return None
+
+
+def _as_finding(path: Path, error: InputError) -> Finding:
+    """Take the reader's sentences apart: file, problem, remedy."""
+    text = str(error).removeprefix(str(path)).strip().rstrip(".")
+    problem, _, remedy = text.rpartition(". ")
+    return Finding(str(path), problem or "cannot be used", remedy, "error")
+
+
+def _plane(picture: ImageFile, findings: list[Finding]) -> FloatArray | None:
+    """Return the image, unless it is a stack or damaged where it is lazy."""
+    try:
+        return picture.plane()
+    except InputError as error:
+        findings.append(_as_finding(picture.path, error))
+        return None
+
+
+def _flat(path: Path, mask: LabelImage, findings: list[Finding]) -> LabelArray | None:
+    """Return the annotation, unless it is a stack."""
+    if mask.labels.ndim == 2:
+        return mask.labels
+    count = int(np.prod(mask.labels.shape[:-2]))
+    findings.append(
+        Finding(
+            str(path),
+            f"is a stack of {count} slices",
+            "save the slices that are annotated as 2D files of their own",
+            "error",
+        )
+    )
+    return None
+
+
+def _check_image(file: str, image: FloatArray, findings: list[Finding]) -> None:
+    """Look for images without content."""
+    rows, columns = image.shape[1:]
+    if min(rows, columns) < SMALLEST_SIDE:
+        findings.append(
+            Finding(
+                file,
+                f"is only {columns} × {rows} pixels",
+                f"use images of at least {SMALLEST_SIDE} × {SMALLEST_SIDE} pixels",
+                "error",
+            )
+        )
+        return
+    finite = np.isfinite(image)
+    if not finite.any():
+        findings.append(
+            Finding(file, "has no finite value (NaN)", "export it again", "error")
+        )
+        return
+    values = image[finite]
+    if values.min() == values.max():
+        findings.append(
+            Finding(
+                file,
+                f"is constant (every pixel is {values[0]:g})",
+                "leave it out, or export it again",
+                "warning",
+            )
+        )
+
+
+def _check_sizes(
+    image_path: Path,
+    image: FloatArray,
+    annotation_path: Path,
+    labels: LabelArray,
+    findings: list[Finding],
+) -> None:
+    """Compare the sizes of image and mask."""
+    own, other = image.shape[1:], labels.shape
+    if own == other:
+        return
+    turned = " (rows and columns are swapped)" if own == other[::-1] else ""
+    findings.append(
+        Finding(
+            str(annotation_path),
+            f"is {other[1]} × {other[0]} pixels, but its image {image_path.name} is "
+            f"{own[1]} × {own[0]}{turned}",
+            "export image and mask at the same size",
+            "error",
+        )
+    )
+
+
+def check_channels(examined: Sequence[Examined]) -> list[Finding]:
+    """Find images whose number of channels is not that of most.
+
+    Parameters
+    ----------
+    examined : sequence of Examined
+        All pairs.
+
+    Returns
+    -------
+    list of Finding
+        An error for each image that differs.
+    """
+    counts = Counter(
+        len(item.image) for item in examined if item.image is not None and item.usable
+    )
+    if len(counts) < 2:
+        return []
+    usual = max(counts, key=lambda count: (counts[count], -count))
+    return [
+        Finding(
+            str(item.image_path),
+            f"has {_channels(len(item.image))}, but most images have {usual}",
+            "use images of one kind, such as all grey or all RGB",
+            "error",
+        )
+        for item in examined
+        if item.image is not None and item.usable and len(item.image) != usual
+    ]
+
+
+def _channels(count: int) -> str:
+    """Return ``1 channel`` or ``3 channels``."""
+    return f"{count} channel{'s' * (count != 1)}"
+
+
+def check_labels(
+    examined: Sequence[Examined], kind: AnnotationKind, ignore: int | None
+) -> list[Finding]:
+    """Find annotations that teach nothing, or not what they seem to.
+
+    Parameters
+    ----------
+    examined : sequence of Examined
+        All pairs.
+    kind : str
+        What the values of the annotations mean.
+    ignore : int or None
+        The value of unlabelled pixels.
+
+    Returns
+    -------
+    list of Finding
+        An annotation without objects is a warning while others have some, and an
+        error when none has.
+    """
+    background = 0
+    if kind == "sparse" and ignore is None:
+        ignore, background = 0, 1
+    usable = [item for item in examined if item.usable]
+    empty = [
+        (item, problem)
+        for item in usable
+        if (problem := _teaches_nothing(item.values, background, ignore))
+    ]
+    labelled = {value for item in usable for value in item.values if value != ignore}
+    hopeless = len(labelled) < 2
+    findings = [
+        Finding(
+            str(item.annotation_path),
+            problem,
+            "annotate objects and background in at least one image"
+            if hopeless
+            else "check that this is meant",
+            "error" if hopeless else "warning",
+        )
+        for item, problem in empty
+    ]
+    if kind == "sparse" and not hopeless and background not in labelled:
+        findings.append(_no_background(usable[0].annotation_path.parent, background))
+    return findings + _check_values(usable, kind, ignore)
+
+
+def _no_background(folder: Path, background: int) -> Finding:
+    """Say that scribbles never mark the background."""
+    return Finding(
+        str(folder),
+        "holds no scribble of the background in any mask",
+        f"mark some background with the value {background}",
+        "error",
+    )
+
+
+def _teaches_nothing(
+    values: tuple[int, ...], background: int, ignore: int | None
+) -> str:
+    """Say why an annotation has not two classes; empty where it has."""
+    labelled = [value for value in values if value != ignore]
+    if not labelled:
+        return f"has no labelled pixel (all are {ignore})"
+    if labelled == [background]:
+        return "is empty (all background)"
+    if len(labelled) == 1:
+        return f"is one class all over (every labelled pixel is {labelled[0]})"
+    return ""
+
+
+def _check_values(
+    usable: Sequence[Examined], kind: AnnotationKind, ignore: int | None
+) -> list[Finding]:
+    """Look for values that mean something else than the kind says."""
+    findings = []
+    for item in usable:
+        negative = [value for value in item.values if value < 0 and value != ignore]
+        if negative:
+            findings.append(
+                Finding(
+                    str(item.annotation_path),
+                    f"holds the negative value {negative[0]}",
+                    f"label from 0, or set ignore={negative[0]} if it means unlabelled",
+                    "error",
+                )
+            )
+    together = {value for item in usable for value in item.values}
+    if kind == "dense" and ignore is None and 255 in together and len(together) > 3:
+        owner = next(item for item in usable if 255 in item.values)
+        findings.append(
+            Finding(
+                str(owner.annotation_path),
+                "holds the value 255 beside the classes, which is taken for a class",
+                "set ignore=255 if it means unlabelled",
+                "warning",
+            )
+        )
+    return findings

@@ -1,0 +1,173 @@
+"""Which mask belongs to which image, told by their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_medseg._types import InputError
+from napari_medseg.io.images import image_files, image_stem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_seg")
+"""What the name of a mask may have after the name of its image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """What belongs together in two folders.
+
+    Attributes
+    ----------
+    pairs : tuple of (Path, Path)
+        Images with their masks, sorted by image.
+    images : tuple of Path
+        Images without a mask.
+    masks : tuple of Path
+        Masks without an image.
+    """
+
+    pairs: tuple[tuple[Path, Path], ...]
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+
+
+def match_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
+    """Match images and masks by their names.
+
+    Parameters
+    ----------
+    images, masks : Path
+        Two folders; or one folder, where endings tell masks from images; or one
+        file each.
+
+    Returns
+    -------
+    list of (Path, Path)
+        Image and mask, sorted by image.
+
+    Raises
+    ------
+    InputError
+        A folder is missing, a match is ambiguous, or nothing matches.
+    """
+    return list(match(images, masks).pairs)
+
+
+def match(images: Path, masks: Path) -> Matching:
+    """Match images and masks, and say what is left over.
+
+    Parameters
+    ----------
+    images, masks : Path
+        As for `match_files`.
+
+    Returns
+    -------
+    Matching
+        At least one pair.
+
+    Raises
+    ------
+    InputError
+        A folder is missing, a match is ambiguous, or nothing matches.
+    """
+    if _is_image(images) and _is_image(masks):
+        return Matching(((images, masks),), (), ())
+    image_paths, mask_paths = _listed(images), _listed(masks)
+    if images.resolve() == masks.resolve():
+        image_paths, mask_paths = _told_apart(image_paths)
+    by_stem = _unique(image_paths)
+    found: dict[Path, list[Path]] = {path: [] for path in image_paths}
+    lonely = []
+    for mask in mask_paths:
+        stem = image_stem(mask)
+        owner = by_stem.get(stem) or by_stem.get(_without_ending(stem))
+        if owner is None:
+            lonely.append(mask)
+        else:
+            found[owner].append(mask)
+    for image, candidates in found.items():
+        if len(candidates) > 1:
+            names = " and ".join(path.name for path in candidates)
+            raise InputError(
+                f"{image.name} has several masks in {masks}: {names}. Keep one of "
+                "them there."
+            )
+    pairs = tuple((image, own[0]) for image, own in found.items() if own)
+    if not pairs:
+        raise _nothing(images, masks, image_paths, mask_paths)
+    alone = tuple(image for image, own in found.items() if not own)
+    return Matching(pairs, alone, tuple(lonely))
+
+
+def _is_image(path: Path) -> bool:
+    """Tell whether a path is one image, not a folder of images."""
+    return path.is_file() or (path.is_dir() and path.suffix.lower() == ".zarr")
+
+
+def _listed(path: Path) -> list[Path]:
+    """List a folder; a single image is a list of one."""
+    return [path] if _is_image(path) else image_files(path)
+
+
+def _without_ending(stem: str) -> str:
+    """Return the name of the image that a mask's name speaks of."""
+    lower = stem.lower()
+    for ending in MASK_ENDINGS:
+        if lower.endswith(ending) and len(stem) > len(ending):
+            return stem[: -len(ending)]
+    return stem
+
+
+def _told_apart(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Split one folder into images and masks by the endings."""
+    masks = [path for path in paths if _has_ending(path)]
+    return [path for path in paths if not _has_ending(path)], masks
+
+
+def _has_ending(path: Path) -> bool:
+    """Tell whether a name ends as that of a mask."""
+    stem = image_stem(path)
+    return _without_ending(stem) != stem
+
+
+def _unique(paths: Iterable[Path]) -> dict[str, Path]:
+    """Return images by stem, refusing two of one name."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        stem = image_stem(path)
+        if stem in found:
+            raise InputError(
+                f"{found[stem].name} and {path.name} in {path.parent} have the same "
+                "name but for the ending, so their masks and results could not be "
+                "told apart. Rename or remove one."
+            )
+        found[stem] = path
+    return found
+
+
+def _nothing(
+    images: Path, masks: Path, image_paths: list[Path], mask_paths: list[Path]
+) -> InputError:
+    """Say why there are no pairs."""
+    if images.resolve() == masks.resolve():
+        return InputError(
+            f"No image in {images} has a mask beside it. Name the mask of cell.tif "
+            "cell_mask.tif, or put the masks into a folder of their own."
+        )
+    for folder, paths in ((images, image_paths), (masks, mask_paths)):
+        if not paths:
+            return InputError(
+                f"{folder} holds no images (TIFF, PNG, BMP, NumPy, OME-Zarr). Give the "
+                "folder that holds them."
+            )
+    return InputError(
+        f"No mask in {masks} belongs to an image in {images}: "
+        f"{mask_paths[0].name} does not have the name of an image such as "
+        f"{image_paths[0].name}. Give mask and image the same name; the mask's may "
+        "end in _mask, _label, _labels or _seg."
+    )

@@ -1,0 +1,307 @@
+"""TIFF, ImageJ TIFF and OME-TIFF: reading with metadata, writing labels."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_medseg._types import InputError
+from napari_medseg.io.atomic import atomic_path
+from napari_medseg.io.axes import LETTERS, unit_name
+from napari_medseg.io.raw import (
+    LAZY_BYTES,
+    READER_ERRORS,
+    Key,
+    LazyArray,
+    Raw,
+    damaged,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+# Resolution units of the TIFF tag in µm. Inches are left out: they are the dots
+# per inch of paint programs and say nothing about the object.
+_RESOLUTION_UNITS = {3: 10_000.0, 4: 1_000.0, 5: 1.0}
+
+
+def read_tiff(path: Path) -> Raw:
+    """Read the first image of a TIFF file with its axes and pixel size.
+
+    Metadata of OME, then of ImageJ and tifffile, then the resolution tags win over
+    guesses. Of a pyramid the finest level is read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Raw
+        A large file in tiles, strips or pages stays on the disk.
+
+    Raises
+    ------
+    InputError
+        The file is damaged or cut short.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            _check_complete(path, file, series)
+            scale, units = _pixel_size(file, series)
+            page = series.keyframe
+            # 1 and 2 are the two kinds of opacity that TIFF knows.
+            alpha = tuple(int(extra) for extra in page.extrasamples)[-1:] in [
+                (1,),
+                (2,),
+            ]
+            return Raw(
+                data=_load(path, series),
+                axes=series.axes,
+                scale=scale,
+                units=units,
+                colour=page.photometric in (2, 6),  # RGB, YCbCr
+                alpha=alpha,
+            )
+    except READER_ERRORS as error:
+        raise damaged(path, error) from error
+
+
+def _load(path: Path, series: Any) -> NDArray[Any] | LazyArray:
+    """Decode the series, or leave a large one on the disk."""
+    page = series.keyframe
+    # One strip that holds a whole page would be decoded anew for every tile.
+    piece = int(np.prod(page.chunks)) * page.dtype.itemsize
+    if series.nbytes > LAZY_BYTES and 16 * piece <= series.nbytes:
+        return LazyArray(path, _BoxReader(str(path)), series.shape, series.dtype)
+    array: NDArray[Any] = series.asarray()
+    return array
+
+
+@dataclass(frozen=True, slots=True)
+class _BoxReader:
+    """Reads a box of a TIFF series; a plain object, so that it can be pickled."""
+
+    path: str
+
+    def __call__(self, key: Key) -> NDArray[Any]:
+        import tifffile
+        import zarr
+
+        with tifffile.TiffFile(self.path) as file:
+            store = file.series[0].levels[0].aszarr()
+            try:
+                array: Any = zarr.open(store, mode="r")
+                return np.asarray(array[key])
+            finally:
+                store.close()
+
+
+def _check_complete(path: Path, file: Any, series: Any) -> None:
+    """Refuse a file that ends before its pixels do.
+
+    tifffile fills missing pages with zeros, which would pass for an empty image.
+    """
+    size = file.filehandle.size
+    if series.dataoffset is not None:
+        complete = series.dataoffset + series.nbytes <= size
+    else:
+        complete = all(
+            page is not None
+            and all(
+                start + length <= size
+                for start, length in zip(
+                    page.dataoffsets, page.databytecounts, strict=False
+                )
+            )
+            for page in series.pages
+        )
+    if not complete or not _chain_ends(file):
+        raise InputError(
+            f"{path} is cut short: pixels that it should hold are missing. Copy it "
+            "again from the original."
+        )
+
+
+def _chain_ends(file: Any) -> bool:
+    """Tell whether the list of pages ends, and not just the file.
+
+    Each page names the place of the next, 0 after the last. tifffile stops without
+    an error where that place is beyond the end of the file.
+    """
+    if file.is_ndpi:  # its offsets do not follow the standard
+        return True
+    layout, handle = file.tiff, file.filehandle
+    last = file.pages[len(file.pages) - 1].offset
+    handle.seek(last)
+    (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    handle.seek(last + layout.tagnosize + count * layout.tagsize)
+    (following,) = struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))
+    return bool(following < handle.size)
+
+
+def _pixel_size(file: Any, series: Any) -> tuple[dict[str, float], dict[str, str]]:
+    """Return pixel size and unit by axis, from the best metadata there is."""
+    if file.is_ome and file.ome_metadata:
+        return _ome_size(file.ome_metadata)
+    scale: dict[str, float] = {}
+    units: dict[str, str] = {}
+    found = dict((file.shaped_metadata or ({},))[0] if file.is_shaped else {})
+    found |= file.imagej_metadata or {}
+    unit = unit_name(str(found.get("unit") or ""))
+    resolution = series.keyframe.tags.get(296)
+    factor = _RESOLUTION_UNITS.get(int(resolution.value) if resolution else 1)
+    if unit not in ("", "pixel", "pixels"):
+        factor = 1.0  # ImageJ's unit is that of its resolution tags
+    elif factor is not None:
+        unit = "µm"
+    for axis, tag in (("X", 282), ("Y", 283)):
+        entry = series.keyframe.tags.get(tag)
+        above, below = entry.value if entry else (0, 0)
+        if factor is not None and above and below:
+            scale[axis], units[axis] = factor * below / above, unit
+    if scale and _positive(found.get("spacing")):
+        scale["Z"], units["Z"] = float(found["spacing"]), unit
+    if _positive(found.get("finterval")):
+        scale["T"], units["T"] = float(found["finterval"]), "s"
+    return scale, units
+
+
+def _positive(value: object) -> bool:
+    """Tell whether a metadata value is a usable length."""
+    return isinstance(value, (int, float)) and np.isfinite(value) and value > 0
+
+
+def _ome_size(text: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the physical sizes of the first image of an OME header."""
+    import tifffile
+
+    image = tifffile.xml2dict(text).get("OME", {}).get("Image", {})
+    pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
+    scale: dict[str, float] = {}
+    units: dict[str, str] = {}
+    for axis in "XYZ":
+        value = pixels.get(f"PhysicalSize{axis}")
+        if _positive(value):
+            scale[axis] = float(value)
+            units[axis] = unit_name(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    if _positive(pixels.get("TimeIncrement")):
+        scale["T"] = float(pixels["TimeIncrement"])
+        units["T"] = unit_name(pixels.get("TimeIncrementUnit", "s"))
+    return scale, units
+
+
+def write_labels(
+    path: str | Path,
+    labels: NDArray[Any],
+    *,
+    axes: str = "YX",
+    scale: Mapping[str, float] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> None:
+    """Write a label image as a compressed OME-TIFF, whole or not at all.
+
+    The smallest of uint8, uint16 and uint32 that holds the labels is used. A file
+    that exists is replaced.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ending ``.tif`` or ``.tiff``.
+    labels : ndarray
+        Integers or booleans, not negative, with one axis for each of ``axes``.
+    axes : str
+        Letters of ``TZCYX``, one for each axis.
+    scale : mapping of str to float, optional
+        Pixel size by axis letter.
+    units : mapping of str to str, optional
+        Unit by axis letter; µm, and s for ``T``, where left out.
+
+    Raises
+    ------
+    InputError
+        The labels cannot be stored as such a file, or the disk refuses.
+    """
+    import tifffile
+
+    path = Path(path)
+    data = _storable(path, np.asarray(labels), axes)
+    metadata = _ome_metadata(axes, scale or {}, units or {})
+    with _disk_errors(path), atomic_path(path) as temporary:
+        # A tag says that one channel is meant: without it, three slices of uint8
+        # would be taken for a colour image.
+        tifffile.imwrite(
+            temporary,
+            data,
+            ome=True,
+            compression="zlib",
+            photometric="minisblack",
+            metadata=metadata,
+        )
+
+
+def _ome_metadata(
+    axes: str, scale: Mapping[str, float], units: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return axes and pixel size in the words of OME."""
+    metadata: dict[str, Any] = {"axes": axes}
+    for axis, value in scale.items():
+        if axis in "XYZ":
+            metadata[f"PhysicalSize{axis}"] = float(value)
+            metadata[f"PhysicalSize{axis}Unit"] = units.get(axis) or "µm"
+        elif axis == "T":
+            metadata["TimeIncrement"] = float(value)
+            metadata["TimeIncrementUnit"] = units.get(axis) or "s"
+    return metadata
+
+
+def _storable(path: Path, labels: NDArray[Any], axes: str) -> NDArray[Any]:
+    """Check the labels and bring them into the smallest type."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(
+            f"{path} must end in .tif or .tiff: label images are written as TIFF."
+        )
+    if labels.dtype.kind not in "bui":
+        raise InputError(
+            f"{path}: labels are whole numbers, but these are {labels.dtype}. "
+            "Convert them first."
+        )
+    known = set(axes) <= set(LETTERS) and len(set(axes)) == len(axes) == labels.ndim
+    if not known or labels.size == 0:
+        raise InputError(
+            f"{path}: labels of shape {labels.shape} do not fit the axes {axes!r}. "
+            "Give one of the letters T, Z, C, Y, X for each axis."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    kinds = (np.uint8, np.uint16, np.uint32)
+    fitting = [kind for kind in kinds if high <= np.iinfo(kind).max]
+    if low < 0 or not fitting:
+        raise InputError(
+            f"{path}: labels run from {low} to {high}, but a label image holds 0 to "
+            "4294967295. Number the objects anew."
+        )
+    return labels.astype(fitting[0])
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{path} cannot be written ({reason}). Check the free space and the "
+            "rights of the folder, or choose another folder."
+        ) from error

@@ -1,0 +1,178 @@
+"""Zarr and OME-Zarr folders (versions 2 and 3; OME-NGFF 0.4 and 0.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_medseg._types import InputError
+from napari_medseg.io.axes import unit_name
+from napari_medseg.io.raw import (
+    LAZY_BYTES,
+    READER_ERRORS,
+    Key,
+    LazyArray,
+    Raw,
+    damaged,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import zarr
+    from numpy.typing import NDArray
+
+_MARKS = (".zarray", ".zgroup", "zarr.json")
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a folder is a zarr array or group.
+
+    Parameters
+    ----------
+    path : Path
+        A folder.
+
+    Returns
+    -------
+    bool
+        Whether zarr's own metadata lies in it.
+    """
+    return any((path / mark).is_file() for mark in _MARKS)
+
+
+def read_zarr(path: Path) -> Raw:
+    """Read a zarr array, or the finest level of an OME-Zarr image.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Returns
+    -------
+    Raw
+        A large array stays in its folder.
+
+    Raises
+    ------
+    InputError
+        The folder is no zarr, is damaged or holds no image.
+    """
+    if not path.is_dir() or not is_zarr(path):
+        raise InputError(
+            f"{path} is not a zarr folder: it has none of {', '.join(_MARKS)} in it. "
+            "Copy the whole folder again, or export the image anew."
+        )
+    try:
+        return _read(path)
+    except READER_ERRORS as error:
+        raise damaged(path, error) from error
+
+
+def _read(path: Path) -> Raw:
+    """Read what is there; zarr's own errors pass."""
+    import zarr
+
+    node: Any = zarr.open(str(path), mode="r")
+    if isinstance(node, zarr.Array):
+        return _as_raw(path, node, "", dict(node.attrs), {}, {})
+    attributes = dict(node.attrs)
+    ome = attributes.get("ome", attributes)
+    scales = ome.get("multiscales") if isinstance(ome, Mapping) else None
+    if not scales:
+        return _only_array(path, node)
+    multiscale = scales[0]
+    level = multiscale["datasets"][0]
+    array = node[level["path"]]
+    if not isinstance(array, zarr.Array):
+        raise InputError(
+            f"{path} names {level['path']!r} as its image, which is no array. "
+            "Export it again."
+        )
+    scale, units = _pixel_size(multiscale, level)
+    axes = _axes(multiscale.get("axes"))
+    return _as_raw(path, array, level["path"], {"axes": axes}, scale, units)
+
+
+def _only_array(path: Path, group: zarr.Group) -> Raw:
+    """Read a group without OME metadata that holds a single array."""
+    arrays = list(group.arrays())
+    if len(arrays) != 1:
+        names = ", ".join(sorted(name for name, _ in arrays)[:5]) or "none"
+        raise InputError(
+            f"{path} is a zarr group without OME metadata; its arrays are: {names}. "
+            "Give the folder of one array, or export the image as OME-Zarr."
+        )
+    name, array = arrays[0]
+    return _as_raw(path, array, name, dict(array.attrs), {}, {})
+
+
+def _as_raw(
+    path: Path,
+    array: zarr.Array[Any],
+    inner: str,
+    attributes: Mapping[str, Any],
+    scale: dict[str, float],
+    units: dict[str, str],
+) -> Raw:
+    """Load a small array, or wrap a large one."""
+    # ``_ARRAY_DIMENSIONS`` is how xarray names the axes of a zarr 2 array.
+    metadata = getattr(array.metadata, "dimension_names", None)
+    named = (
+        attributes.get("axes") or metadata or attributes.get("_ARRAY_DIMENSIONS") or ""
+    )
+    axes = "".join(str(name)[:1].upper() for name in named)
+    data: NDArray[Any] | LazyArray
+    if array.nbytes > LAZY_BYTES:
+        reader = _BoxReader(str(path), inner)
+        data = LazyArray(path, reader, array.shape, np.dtype(array.dtype))
+    else:
+        data = np.asarray(array[...])
+    known = len(axes) == data.ndim and {"Y", "X"} <= set(axes) <= set("TZCYX")
+    return Raw(data, axes if known else None, scale, units)
+
+
+@dataclass(frozen=True, slots=True)
+class _BoxReader:
+    """Reads a box of a zarr array; a plain object, so that it can be pickled."""
+
+    path: str
+    inner: str
+
+    def __call__(self, key: Key) -> NDArray[Any]:
+        import zarr
+
+        node: Any = zarr.open(self.path, mode="r")
+        array: Any = node[self.inner] if self.inner else node
+        return np.asarray(array[key])
+
+
+def _axes(axes: Any) -> str:
+    """Return the letters of OME-NGFF axes (objects since 0.4, names before)."""
+    names = [axis["name"] if isinstance(axis, Mapping) else axis for axis in axes or ()]
+    return "".join(str(name)[:1].upper() for name in names)
+
+
+def _pixel_size(
+    multiscale: Mapping[str, Any], level: Mapping[str, Any]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Multiply the scales of the level and of the whole, as OME-NGFF asks."""
+    letters = _axes(multiscale.get("axes"))
+    units = {
+        letter: unit_name(str(axis["unit"]))
+        for letter, axis in zip(letters, multiscale.get("axes") or (), strict=False)
+        if isinstance(axis, Mapping) and axis.get("unit")
+    }
+    factors: NDArray[np.float64] = np.ones(len(letters))
+    found = False
+    for owner in (level, multiscale):
+        for step in owner.get("coordinateTransformations") or ():
+            if step.get("type") == "scale" and len(step["scale"]) == len(letters):
+                factors, found = factors * np.asarray(step["scale"], float), True
+    scale = dict(zip(letters, factors.tolist(), strict=True)) if found else {}
+    scale.pop("C", None)
+    return scale, units

@@ -1,0 +1,175 @@
+"""Measurements of objects: size, shape and intensity."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+from skimage.measure import regionprops_table
+
+from napari_medseg._labels import check_2d
+from napari_medseg._types import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+
+    from napari_medseg._labels import Array
+    from napari_medseg._types import LabelArray
+
+_POSITIONS = {
+    "centroid-0": "centroid_y",
+    "centroid-1": "centroid_x",
+    "bbox-0": "bbox_y0",
+    "bbox-1": "bbox_x0",
+    "bbox-2": "bbox_y1",
+    "bbox-3": "bbox_x1",
+}
+"""Names of scikit-image, and the columns of `measure` that hold them."""
+
+_STATISTICS: Mapping[str, Callable[..., Any]] = {
+    "mean": ndimage.mean,
+    "min": ndimage.minimum,
+    "max": ndimage.maximum,
+    "std": ndimage.standard_deviation,
+}
+"""How the intensities of an object are summed up."""
+
+
+def measure(
+    labels: Array,
+    image: Array | None = None,
+    scale: Mapping[str, float] | None = None,
+    unit: str | None = None,
+) -> pd.DataFrame:
+    """Measure each object of a label image.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        ``(Y, X)``, id of the object at each pixel; 0 is background.
+    image : ndarray, optional
+        ``(C, Y, X)`` or ``(Y, X)``, for the intensities.
+    scale : mapping of str to float, optional
+        Size of a pixel along ``y`` and ``x`` (either case), in ``unit``. Default: 1.
+    unit : str, optional
+        Unit of the scale, such as ``micrometer``. Default: ``px``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an object, in the order of ids. In pixels: ``area_px``,
+        ``centroid_y``, ``centroid_x`` and the bounding box ``bbox_y0``, ``bbox_x0``,
+        ``bbox_y1``, ``bbox_x1`` (end exclusive). In the unit of the column ``unit``:
+        ``area`` (squared), ``axis_major_length``, ``axis_minor_length`` (of the
+        ellipse with the same second moments) and ``perimeter`` (Crofton's formula in
+        four directions). Without unit:
+        ``label``, ``eccentricity``, ``orientation`` (radians from the y axis to the
+        major axis, -π/2 to π/2) and ``solidity``. For each channel
+        ``mean_intensity_0``, ``min_…``, ``max_…``, ``std_…``.
+
+    Raises
+    ------
+    InputError
+        The labels are not a 2D image, the image has another size, or the scale is
+        not positive.
+    """
+    import pandas as pd
+
+    ids, ranks = _ranked(check_2d(labels, "The label image"))
+    channels = _channels(image, ranks.shape)
+    spacing = _spacing(scale)
+    shape = _shape_columns(ranks, spacing)
+    columns: dict[str, Any] = {"label": ids, **shape}
+    columns["unit"] = pd.Series([unit or "px"] * len(ids), dtype=object)
+    index = np.arange(1, len(ids) + 1)
+    for channel, values in enumerate(channels):
+        for name, function in _STATISTICS.items():
+            result = function(values.astype(np.float64), ranks, index)
+            columns[f"{name}_intensity_{channel}"] = np.asarray(result, np.float64)
+    return pd.DataFrame(columns)
+
+
+def _ranked(labels: Array) -> tuple[Array, LabelArray]:
+    """Return the ids of a label image, and the image renumbered from 1."""
+    # Ids may be huge, and scikit-image makes lists as long as the largest.
+    ids = np.unique(labels)
+    ids = ids[ids > 0]
+    ranks = np.searchsorted(ids, labels).astype(np.int32) + 1
+    return ids.astype(np.int64), np.where(labels > 0, ranks, 0).astype(np.int32)
+
+
+def _channels(image: Array | None, shape: tuple[int, ...]) -> Array:
+    """Return an image as ``(C, Y, X)``, or refuse one of another size."""
+    if image is None:
+        return np.zeros((0, *shape), np.float32)
+    values = np.asarray(image)
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[1:] != shape:
+        raise InputError(
+            f"The image has the shape {values.shape} and the label image {shape}; "
+            "the image must be (C, Y, X) with the same Y and X. Measure objects on "
+            "the image in which they were found."
+        )
+    return values
+
+
+def _spacing(scale: Mapping[str, float] | None) -> tuple[float, float]:
+    """Return the size of a pixel along y and x."""
+    sizes = {axis.lower(): float(size) for axis, size in (scale or {}).items()}
+    spacing = (sizes.get("y", 1.0), sizes.get("x", 1.0))
+    if not all(np.isfinite(size) and size > 0 for size in spacing):
+        raise InputError(f"The pixel size is {spacing}; it must be greater than 0.")
+    return spacing
+
+
+def _shape_columns(ranks: LabelArray, spacing: tuple[float, float]) -> dict[str, Array]:
+    """Return the columns that describe position, size and shape."""
+    names = ("area", "centroid", "bbox", "solidity")
+    moments = ("axis_major_length", "axis_minor_length", "eccentricity", "orientation")
+    pixels = regionprops_table(  # type: ignore[no-untyped-call]
+        ranks, properties=names
+    )
+    physical = regionprops_table(  # type: ignore[no-untyped-call]
+        ranks, properties=moments, spacing=spacing
+    )
+    area = pixels["area"].astype(np.int64)
+    columns = {"area_px": area, "area": area * (spacing[0] * spacing[1])}
+    for old, new in _POSITIONS.items():
+        kind = np.int64 if old.startswith("bbox") else np.float64
+        columns[new] = pixels[old].astype(kind)
+    for name in moments:
+        columns[name] = physical[name].astype(np.float64)
+    columns["solidity"] = pixels["solidity"].astype(np.float64)
+    columns["perimeter"] = _perimeters(ranks, len(area), spacing)
+    return columns
+
+
+def _perimeters(ranks: LabelArray, count: int, spacing: tuple[float, float]) -> Array:
+    """Return perimeters by the Cauchy-Crofton formula in four directions.
+
+    L = 1/2 Σ Δθ δ N, with N crossings of the outline by lines of one direction,
+    their spacing δ and the angle Δθ that the direction stands for. For square
+    pixels it is scikit-image's ``perimeter_crofton``, which knows no others.
+    """
+    high, wide = spacing
+    angle = math.atan2(high, wide)
+    diagonal = high * wide / math.hypot(high, wide)
+    padded = np.pad(ranks, 1)
+    middle = padded[1:-1, 1:-1]
+    directions = (
+        ((0, 1), angle * high),
+        ((1, 0), (math.pi / 2 - angle) * wide),
+        ((1, 1), math.pi / 4 * diagonal),
+        ((1, -1), math.pi / 4 * diagonal),
+    )
+    length = np.zeros(count + 1)
+    for (down, right), weight in directions:
+        for sign in (1, -1):
+            other = np.roll(padded, (sign * down, sign * right), (0, 1))[1:-1, 1:-1]
+            crossings = np.bincount(middle[middle != other], minlength=count + 1)
+            length += weight / 2 * crossings
+    return length[1:]

@@ -1,0 +1,348 @@
+"""PTSAM: prompt-tuned SAM (Piater et al., CVPR Workshops 2025, arXiv 2504.16739).
+
+All of SAM is frozen. Its prompt encoder is left out but for the embedding of "no mask
+given" and the position code. What is trained:
+
+* *decoder prompts*: 8 × 256 numbers a class, appended to the mask decoder's tokens
+  where a user's points would stand (2,048 numbers for one class);
+* *encoder prompts*, if wanted: 8 × width numbers a transformer block of the image
+  encoder, as extra keys and values of its attention (73,728 numbers for ViT-B).
+
+Several classes are one prompt set each; the background's logit is 0.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from segment_anything.modeling.image_encoder import (
+    Attention,
+    Block,
+    add_decomposed_rel_pos,
+    window_partition,
+    window_unpartition,
+)
+from torch import Tensor, nn
+
+from napari_medseg._types import ModelFileError
+from napari_medseg.models import sam as sams
+from napari_medseg.models.backbone import load_base
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from segment_anything.modeling import Sam
+
+    from napari_medseg.io.model_file import ModelFile
+
+PROMPTS = 8
+"""Prompts a class, and prompts a block of the image encoder, in the paper."""
+
+PROMPT_STD = 0.02
+"""Standard deviation of freshly drawn decoder prompts."""
+
+
+class PromptedDecoder(nn.Module):
+    """SAM's mask decoder, steered by trained prompts instead of a user's.
+
+    Parameters
+    ----------
+    sam : Sam
+        Its decoder is frozen here and used as it is.
+    classes : int
+        Foreground classes.
+    count : int
+        Prompts a class; 0 gives SAM's own output without any prompt.
+    mask : int
+        Which of SAM's four masks is read; 0 is the single-mask output.
+    generator : torch.Generator, optional
+        Source of the prompts' first values.
+    """
+
+    def __init__(
+        self,
+        sam: Sam,
+        classes: int = 1,
+        count: int = PROMPTS,
+        mask: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.mask_decoder = sam.mask_decoder.requires_grad_(False)
+        self.prompt_encoder = sam.prompt_encoder.requires_grad_(False)
+        self.mask = mask
+        width = sam.mask_decoder.transformer_dim
+        start = torch.randn(classes, count, width, generator=generator)
+        self.prompts = nn.Parameter(PROMPT_STD * start)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Decode embeddings into class logits.
+
+        Parameters
+        ----------
+        embeddings : Tensor
+            ``(B, 256, h, w)``.
+
+        Returns
+        -------
+        Tensor
+            ``(B, 1 + classes, 4h, 4w)``; the background's logit is 0.
+        """
+        batch = embeddings.shape[0]
+        classes = self.prompts.shape[0]
+        grid = (int(embeddings.shape[2]), int(embeddings.shape[3]))
+        decoded = sams.decode(
+            self.mask_decoder,
+            embeddings.repeat_interleave(classes, dim=0),
+            sams.position_code(self.prompt_encoder, grid),
+            self.prompts.repeat(batch, 1, 1),
+            sams.no_mask_embedding(self.prompt_encoder),
+        )
+        logits = decoded.masks[:, self.mask].unflatten(0, (batch, classes))
+        return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+
+
+class PromptedAttention(nn.Module):
+    """SAM's attention with extra keys and values that come from prompts.
+
+    In deep visual prompt tuning (Jia et al., ECCV 2022) the outputs of a layer's
+    prompts are thrown away and fresh prompts enter the next layer. The image's
+    tokens therefore see prompts only as keys and values, and nothing else of them
+    need be computed. Prompts carry no position: their relative bias is 0.
+
+    Parameters
+    ----------
+    attention : Attention
+        Used as it is.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor, prompts: Tensor) -> Tensor:
+        """Attend.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``(B, H, W, D)``, normalised tokens of the windows.
+        prompts : Tensor
+            ``(P, D)``, normalised prompts, the same for every window.
+
+        Returns
+        -------
+        Tensor
+            ``(B, H, W, D)``.
+        """
+        inner = self.attention
+        batch, height, width, _ = x.shape
+        tokens, heads = height * width, inner.num_heads
+        qkv = inner.qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.flatten(1, 2)
+        extra = inner.qkv(prompts).reshape(len(prompts), 3, heads, -1)
+        extra = extra.permute(1, 2, 0, 3)[:, None].expand(-1, batch, -1, -1, -1)
+        _, prompt_k, prompt_v = extra.flatten(1, 2)
+        scores = (q * inner.scale) @ k.transpose(1, 2)
+        if inner.use_rel_pos:
+            grid = (height, width)
+            scores = add_decomposed_rel_pos(
+                scores, q, inner.rel_pos_h, inner.rel_pos_w, grid, grid
+            )
+        prompt_scores = (q * inner.scale) @ prompt_k.transpose(1, 2)
+        weights = torch.cat([scores, prompt_scores], dim=2).softmax(dim=-1)
+        mixed = weights @ torch.cat([v, prompt_v], dim=1)
+        mixed = mixed.view(batch, heads, height, width, -1).permute(0, 2, 3, 1, 4)
+        projected: Tensor = inner.proj(mixed.reshape(batch, height, width, -1))
+        return projected
+
+
+class PromptedBlock(nn.Module):
+    """One of SAM's transformer blocks with prompts of its own.
+
+    Parameters
+    ----------
+    block : Block
+        Frozen here and used as it is.
+    count : int
+        Prompts.
+    patch : int
+        Side of a patch in pixels, for the scale of the prompts' first values.
+    generator : torch.Generator, optional
+        Source of the prompts' first values.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        count: int,
+        patch: int = 16,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.block = block.requires_grad_(False)
+        width = block.norm1.normalized_shape[0]
+        # Jia et al.: uniform within sqrt(6 / (3 P² + D)), Xavier's bound of a patch
+        bound = math.sqrt(6.0 / (3 * patch**2 + width))
+        start = torch.rand(count, width, generator=generator)
+        self.prompts = nn.Parameter(bound * (2 * start - 1))
+        self.attention = PromptedAttention(block.attn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens ``(B, H, W, D)`` to the same shape."""
+        block = self.block
+        normed, prompts = block.norm1(x), block.norm1(self.prompts)
+        if block.window_size > 0:
+            size = (x.shape[1], x.shape[2])
+            windows, padded = window_partition(normed, block.window_size)
+            windows = self.attention(windows, prompts)
+            mixed = window_unpartition(windows, block.window_size, padded, size)
+        else:
+            mixed = self.attention(normed, prompts)
+        x = x + mixed
+        result: Tensor = x + block.mlp(block.norm2(x))
+        return result
+
+
+class PromptedEncoder(nn.Module):
+    """SAM's image encoder with prompts in every transformer block.
+
+    The SAM given is left as it is, but for being frozen; the weights are shared.
+
+    Parameters
+    ----------
+    sam : Sam
+        Its image encoder is frozen here.
+    count : int
+        Prompts a block.
+    generator : torch.Generator, optional
+        Source of the prompts' first values.
+    """
+
+    def __init__(
+        self,
+        sam: Sam,
+        count: int = PROMPTS,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        frozen = sam.image_encoder.requires_grad_(False)
+        # a shallow copy: the same weights in the same layers, but blocks of its own
+        self.encoder = copy.copy(frozen)
+        self.encoder._modules = dict(frozen._modules)
+        self.encoder.blocks = nn.ModuleList(
+            PromptedBlock(block, count, generator=generator) for block in frozen.blocks
+        )
+
+    @property
+    def prompts(self) -> list[nn.Parameter]:
+        """The prompts of each block, ``(count, D)``."""
+        return [block.prompts for block in self.encoder.blocks]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed standardised images ``(B, 3, S, S)`` as ``(B, 256, h, w)``."""
+        return sams.encode(self.encoder, images)
+
+
+class PromptedSam(nn.Module):
+    """Image encoder and steered decoder in one: images in, class logits out.
+
+    Parameters
+    ----------
+    encoder : Module
+        A `PromptedEncoder`, or SAM's own image encoder.
+    decoder : PromptedDecoder
+        The steered decoder.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: PromptedDecoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map standardised images ``(B, 3, S, S)`` to ``(B, K, h, w)`` logits."""
+        if isinstance(self.encoder, PromptedEncoder):
+            embeddings = self.encoder(images)
+        else:
+            embeddings = sams.encode(self.encoder, images)
+        logits: Tensor = self.decoder(embeddings)
+        return logits
+
+    @property
+    def encoder_prompts(self) -> list[nn.Parameter]:
+        """The prompts of each block of the encoder; empty where it has none."""
+        if isinstance(self.encoder, PromptedEncoder):
+            return self.encoder.prompts
+        return []
+
+
+def from_model_file(model_file: ModelFile, base: str | None = None) -> PromptedSam:
+    """Build the network of a ``ptsam`` model file.
+
+    Parameters
+    ----------
+    model_file : ModelFile
+        Card and prompts.
+    base : str, optional
+        Checkpoint of the SAM underneath, where it is not found by itself.
+
+    Returns
+    -------
+    PromptedSam
+        Frozen, in evaluation mode.
+
+    Raises
+    ------
+    ModelFileError
+        The prompts have not the shapes that the card asks for.
+    WeightsError
+        The SAM underneath is not there, or is another one.
+    """
+    card, tensors = model_file.card, model_file.tensors
+    backbone = load_base(card.base, base)
+    sam = backbone.sam
+    prompts = tensors.get("decoder_prompts")
+    width = sam.mask_decoder.transformer_dim
+    if (
+        prompts is None
+        or prompts.ndim != 3
+        or prompts.shape[::2]
+        != (
+            len(card.classes) - 1,
+            width,
+        )
+    ):
+        raise _misshapen("decoder_prompts")
+    decoder = PromptedDecoder(sam, prompts.shape[0], prompts.shape[1])
+    _fill(decoder.prompts, prompts)
+    extra = tensors.get("encoder_prompts")
+    if extra is None:
+        return PromptedSam(sam.image_encoder, decoder).eval().requires_grad_(False)
+    encoder = PromptedEncoder(sam, extra.shape[1] if extra.ndim == 3 else 0)
+    if extra.shape != (len(encoder.prompts), *encoder.prompts[0].shape):
+        raise _misshapen("encoder_prompts")
+    for parameter, values in zip(encoder.prompts, extra, strict=True):
+        _fill(parameter, values)
+    return PromptedSam(encoder, decoder).eval().requires_grad_(False)
+
+
+def _fill(parameter: nn.Parameter, values: NDArray[Any]) -> None:
+    """Copy numbers into a parameter."""
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(np.array(values, np.float32)))
+
+
+def _misshapen(name: str) -> ModelFileError:
+    return ModelFileError(
+        f"The model file's {name} do not fit its card; the file is damaged or was "
+        "made by another program. Ask for it again."
+    )
+
+
+def trained_count(module: nn.Module) -> int:
+    """Return how many numbers of a module are trained."""
+    return sum(item.numel() for item in module.parameters() if item.requires_grad)

@@ -1,0 +1,272 @@
+"""The segmenters and training methods that there are, as literal tables.
+
+Importing this module imports neither torch nor any network code, so that a combo
+box or ``--help`` is filled at once; the classes behind the names are imported when
+they are used.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from napari_medseg._types import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_OFFICIAL = "https://dl.fbaipublicfiles.com/segment_anything/"
+
+_OFFICIAL_NOTE = (
+    "Segment Anything by Meta AI Research, Kirillov et al. 2023, under the Apache "
+    "licence 2.0: free to use, also commercially, with the notice kept."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """One file of weights: its name, where it comes from, how it is recognised.
+
+    Attributes
+    ----------
+    name : str
+        File name, without any folder.
+    url : str or None
+        Address it is downloaded from; None where it comes with the package.
+    sha256 : str or None
+        SHA-256 of the file in lower case; None only for a bundled file, which
+        comes with the package and is described by the card beside it.
+    bytes : int or None
+        Length of the file; None only for a bundled file.
+    licence : str
+        SPDX identifier of the weights' licence.
+    licence_note : str
+        Whose the weights are and what the licence asks for, in one sentence.
+    bundled : bool
+        Whether the file is part of the package.
+    """
+
+    name: str
+    url: str | None
+    sha256: str | None
+    bytes: int | None
+    licence: str
+    licence_note: str
+    bundled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SamEntry:
+    """One SAM: its name, what it is for, how it is built and its weights.
+
+    Attributes
+    ----------
+    name : str
+        Name in commands and model files, such as ``vit_b``.
+    title : str
+        Name shown to the user.
+    description : str
+        What it is for, in one line.
+    module, factory : str
+        Where the function is that builds it.
+    weights : WeightsFile
+        Its weights.
+    working_size : int
+        Side of the square image that it looks at, in pixels.
+    width : int
+        Channels of its image embedding.
+    """
+
+    name: str
+    title: str
+    description: str
+    module: str
+    factory: str
+    weights: WeightsFile
+    working_size: int
+    width: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class MethodEntry:
+    """One training method: its name, what it is for and where its code is.
+
+    Attributes
+    ----------
+    name : str
+        Name in commands and model files, such as ``ptsam``.
+    title : str
+        Name shown to the user.
+    description : str
+        What it is for, in one line.
+    module : str
+        Module that holds the method.
+    config : str
+        Class of its config in that module; it gives the form and the options.
+    train : str
+        Function of that module that trains: a job of pairs and config.
+    network : tuple of str
+        Module and function that build the network from a model file.
+    """
+
+    name: str
+    title: str
+    description: str
+    module: str
+    config: str
+    train: str
+    network: tuple[str, str]
+
+
+def _official(name: str, sha256: str, length: int) -> WeightsFile:
+    """Return one of Meta's checkpoints, which differ in these three alone."""
+    return WeightsFile(
+        name=name,
+        url=_OFFICIAL + name,
+        sha256=sha256,
+        bytes=length,
+        licence="Apache-2.0",
+        licence_note=_OFFICIAL_NOTE,
+    )
+
+
+SAMS: Mapping[str, SamEntry] = MappingProxyType(
+    {
+        "nano": SamEntry(
+            name="nano",
+            title="SAM nano (bundled)",
+            description="Small and quick, comes with the plugin: for computers "
+            "without a GPU or without internet.",
+            module="napari_medseg.models.sam",
+            factory="build_sam",
+            weights=WeightsFile(
+                name="nano.safetensors",
+                url=None,
+                sha256=None,
+                bytes=None,
+                licence="BSD-3-Clause",
+                licence_note="Trained by the napari-medseg developers; comes with "
+                "the plugin, under its licence.",
+                bundled=True,
+            ),
+            working_size=512,
+        ),
+        "vit_b": SamEntry(
+            name="vit_b",
+            title="SAM ViT-B",
+            description="Meta's base model (375 MB): the usual choice for tuning.",
+            module="napari_medseg.models.sam",
+            factory="build_sam",
+            weights=_official(
+                "sam_vit_b_01ec64.pth",
+                "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+                375_042_383,
+            ),
+            working_size=1024,
+        ),
+        "vit_l": SamEntry(
+            name="vit_l",
+            title="SAM ViT-L",
+            description="Meta's large model (1.2 GB): finer outlines; a GPU helps.",
+            module="napari_medseg.models.sam",
+            factory="build_sam",
+            weights=_official(
+                "sam_vit_l_0b3195.pth",
+                "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+                1_249_524_607,
+            ),
+            working_size=1024,
+        ),
+        "vit_h": SamEntry(
+            name="vit_h",
+            title="SAM ViT-H",
+            description="Meta's huge model (2.6 GB): the finest; needs a GPU to be "
+            "comfortable.",
+            module="napari_medseg.models.sam",
+            factory="build_sam",
+            weights=_official(
+                "sam_vit_h_4b8939.pth",
+                "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+                2_564_550_879,
+            ),
+            working_size=1024,
+        ),
+    }
+)
+"""Every SAM by name, the bundled one first."""
+
+METHODS: Mapping[str, MethodEntry] = MappingProxyType(
+    {
+        "ptsam": MethodEntry(
+            name="ptsam",
+            title="Prompt tuning (PTSAM)",
+            description="Tunes 2,048 numbers of a frozen SAM on about 16 images; "
+            "the result is a file of a few kilobytes.",
+            module="napari_medseg.training.tuning",
+            config="PromptTuning",
+            train="tune",
+            network=("napari_medseg.models.prompts", "from_model_file"),
+        ),
+    }
+)
+"""Every training method by name."""
+
+
+def lookup(name: str) -> SamEntry:
+    """Return the SAM of a name.
+
+    Parameters
+    ----------
+    name : str
+        A name such as ``vit_b``.
+
+    Returns
+    -------
+    SamEntry
+        The entry of the table.
+
+    Raises
+    ------
+    WeightsError
+        There is no SAM of that name; the message lists those that there are.
+    """
+    entry = SAMS.get(name)
+    if entry is None:
+        raise WeightsError(_unknown("SAM", name, SAMS))
+    return entry
+
+
+def lookup_method(name: str) -> MethodEntry:
+    """Return the training method of a name.
+
+    Parameters
+    ----------
+    name : str
+        A name such as ``ptsam``.
+
+    Returns
+    -------
+    MethodEntry
+        The entry of the table.
+
+    Raises
+    ------
+    WeightsError
+        There is no method of that name; the message lists those that there are.
+    """
+    entry = METHODS.get(name)
+    if entry is None:
+        raise WeightsError(_unknown("training method", name, METHODS))
+    return entry
+
+
+def _unknown(what: str, name: str, options: Iterable[str]) -> str:
+    """Return the sentence for a name that is not among the options."""
+    names = list(options)
+    spelt = {option.casefold(): option for option in names}
+    folded = name.casefold().replace("-", "_").strip()
+    near = difflib.get_close_matches(folded, spelt, n=1)
+    hint = f" Did you mean {spelt[near[0]]!r}?" if near else ""
+    return f"There is no {what} named {name!r}; there is {', '.join(names)}.{hint}"

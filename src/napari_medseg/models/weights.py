@@ -1,0 +1,420 @@
+"""Where weights live on this computer, and how they get there.
+
+Downloads go to a ``.part`` file, continue where they stopped, and get their real
+name only after their SHA-256 was checked. The job reports while it downloads,
+which a blocking fetch could not; pooch only says where caches belong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pooch
+
+from napari_medseg._types import InputError, WeightsError
+from napari_medseg.io.atomic import atomic_path
+from napari_medseg.models.registry import SAMS, SamEntry, lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_medseg._types import Job
+    from napari_medseg.models.registry import WeightsFile
+
+FOLDER_VARIABLE = "NAPARI_MEDSEG_WEIGHTS"
+"""Environment variable that names another folder for weights."""
+
+_IMPORTED = "imported"
+
+_PLACES = "places"
+
+_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def weights_folder() -> Path:
+    """Return the folder of this user's weights; it need not exist yet.
+
+    Returns
+    -------
+    Path
+        The folder that ``NAPARI_MEDSEG_WEIGHTS`` names, or else the cache folder
+        of the operating system.
+    """
+    named = os.environ.get(FOLDER_VARIABLE, "").strip()
+    if named:
+        return Path(named).expanduser().absolute()
+    return Path(pooch.os_cache("napari-medseg"))
+
+
+def locate(entry: SamEntry) -> Path | None:
+    """Return where the weights of a SAM are, or None where they are not here.
+
+    Only the length of the file is looked at, so that this is quick enough for a
+    menu; `verify` reads the whole file.
+
+    Parameters
+    ----------
+    entry : SamEntry
+        The SAM.
+
+    Returns
+    -------
+    Path or None
+        The file.
+    """
+    weights = entry.weights
+    path = _place(weights)
+    try:
+        length = path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+    if length is None or (weights.bytes is not None and length != weights.bytes):
+        return None
+    return path
+
+
+def imported() -> Mapping[str, Path]:
+    """Return the fine-tuned checkpoints that were imported, by name.
+
+    Returns
+    -------
+    mapping of str to Path
+        Names and files, in alphabetical order.
+    """
+    folder = weights_folder() / _IMPORTED
+    if not folder.is_dir():
+        return {}
+    files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    return {path.stem: path for path in files if _NAME.fullmatch(path.stem)}
+
+
+def remember(digest: str, path: Path) -> None:
+    """Note where a checkpoint file lies, for the models that are tuned on it.
+
+    Parameters
+    ----------
+    digest : str
+        SHA-256 of its weights.
+    path : Path
+        The file.
+
+    Notes
+    -----
+    A model file names its SAM by hash alone, since a path says who made it.
+    """
+    folder = weights_folder() / _PLACES
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / f"{digest}.txt") as temporary:
+            temporary.write_text(str(path.absolute()), encoding="utf-8")
+    except OSError:
+        # a folder that cannot be written only means being asked for the file later
+        return
+
+
+def recall(digest: str) -> str | None:
+    """Return where the checkpoint file of a hash was last, if it is still there.
+
+    Parameters
+    ----------
+    digest : str
+        SHA-256 of its weights.
+
+    Returns
+    -------
+    str or None
+        Its path.
+    """
+    try:
+        noted = weights_folder() / _PLACES / f"{digest}.txt"
+        path = noted.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return path if Path(path).is_file() else None
+
+
+def find(name: str) -> Path:
+    """Return the file of a SAM or of an imported checkpoint.
+
+    Parameters
+    ----------
+    name : str
+        ``nano``, ``vit_b``, … or the name of an imported checkpoint.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    WeightsError
+        There is no such name, or its weights are not on this computer.
+    """
+    own = imported().get(name) if name not in SAMS else None
+    if own is not None:
+        return own
+    entry = lookup(name)
+    path = locate(entry)
+    if path is None:
+        raise _absent(entry)
+    return path
+
+
+def verify(entry: SamEntry) -> Path:
+    """Check the weights of a SAM on this computer against their SHA-256.
+
+    Parameters
+    ----------
+    entry : SamEntry
+        The SAM.
+
+    Returns
+    -------
+    Path
+        The file, which is as published. A bundled file has no published hash; for
+        it only its presence is checked.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or is not the published one.
+    """
+    path = _place(entry.weights)
+    if not path.is_file():
+        raise _absent(entry)
+    published = entry.weights.sha256
+    if published is not None and locate(entry) != path:
+        raise WeightsError(_not_published(path, entry))
+    if published is not None and _sha256(path) != published:
+        raise WeightsError(_not_published(path, entry))
+    return path
+
+
+def fetch(entry: SamEntry, *, attempts: int = 4, pause: float = 1.0) -> Job[Path]:
+    """Bring the weights of a SAM here, continuing a download that was cut off.
+
+    Parameters
+    ----------
+    entry : SamEntry
+        The SAM.
+    attempts : int
+        Tries in a row without any byte arriving before giving up.
+    pause : float
+        Seconds to wait after the first failed try; doubled after each further.
+
+    Yields
+    ------
+    Progress
+        Bytes so far and in all.
+
+    Returns
+    -------
+    Path
+        The file, checked against its SHA-256.
+
+    Raises
+    ------
+    WeightsError
+        The weights could not be fetched; the message says why and what to do.
+    """
+    # importing network code can wait until something is downloaded
+    from napari_medseg.models._download import download, hash_file
+
+    weights = entry.weights
+    path = _place(weights)
+    if weights.url is None or weights.sha256 is None or weights.bytes is None:
+        return verify(entry)
+    part = path.with_name(path.name + ".part")
+    try:
+        if locate(entry) is not None:
+            if (yield from hash_file(path)) == weights.sha256:
+                return path
+            path.unlink()
+        _make_room(part, weights.bytes)
+        yield from download(weights, part, attempts=attempts, pause=pause)
+        os.replace(part, path)
+    except OSError as error:
+        # another process that fetched the same file may have been first
+        if not isinstance(error, FileNotFoundError) or locate(entry) is None:
+            raise _stuck(path, error) from error
+    return path
+
+
+def import_file(
+    path: str | os.PathLike[str], name: str | None = None, *, replace: bool = False
+) -> Path:
+    """Copy a checkpoint from a file into the weights folder.
+
+    An official checkpoint is recognised by its SHA-256 whatever the file is
+    called. Any other must be a fine-tuned checkpoint that loads.
+
+    Parameters
+    ----------
+    path : path-like
+        The checkpoint.
+    name : str, optional
+        The SAM that it is expected to be (``vit_b``, …), or the name that a
+        fine-tuned checkpoint gets; by default that of its file.
+    replace : bool
+        Whether a fine-tuned checkpoint of the same name is replaced.
+
+    Returns
+    -------
+    Path
+        The copy.
+
+    Raises
+    ------
+    WeightsError
+        The file cannot be read, is not the checkpoint that ``name`` says, or is
+        not a checkpoint of SAM.
+    InputError
+        The name cannot be used, or is taken.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist or is not a file.")
+    entry = _recognise(path)
+    if entry is not None:
+        if name is not None and name != entry.name:
+            raise WeightsError(
+                f"{path} is the checkpoint of {entry.name}, not of {name}."
+            )
+        return _copy(path, _place(entry.weights))
+    if name is not None and name in SAMS:
+        raise WeightsError(_not_published(path, SAMS[name]))
+    return _import_tuned(path, name, replace=replace)
+
+
+def _import_tuned(path: Path, name: str | None, *, replace: bool) -> Path:
+    """Copy a fine-tuned checkpoint after checking that it loads."""
+    # reading weights needs torch, which listing and downloading them does not
+    from napari_medseg.models.checkpoints import read_state
+
+    name = path.stem if name is None else name
+    if not _NAME.fullmatch(name) or name in SAMS:
+        raise InputError(
+            f"{name!r} cannot be the name of a checkpoint: use letters, digits, "
+            f"'-', '_' and '.', and none of {', '.join(SAMS)}."
+        )
+    read_state(path)
+    target = weights_folder() / _IMPORTED / (name + path.suffix.lower())
+    taken = imported().get(name)
+    if taken is not None and not _same_file(taken, path) and not replace:
+        raise InputError(
+            f"There is a checkpoint named {name!r} already ({taken}); give another "
+            "name, or ask for it to be replaced."
+        )
+    copied = _copy(path, target)
+    if taken is not None and taken != target:
+        taken.unlink(missing_ok=True)
+    return copied
+
+
+def _recognise(path: Path) -> SamEntry | None:
+    """Return the SAM whose official file this is; hashed only if a length fits."""
+    length = path.stat().st_size
+    fitting = [entry for entry in SAMS.values() if entry.weights.bytes == length]
+    if not fitting:
+        return None
+    digest = _sha256(path)
+    return next((e for e in fitting if e.weights.sha256 == digest), None)
+
+
+def _copy(path: Path, target: Path) -> Path:
+    """Copy a file so that its target is either whole or not there."""
+    if target.exists() and target.samefile(path):
+        return target
+    _make_room(target, path.stat().st_size)
+    try:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(path, temporary)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} could not be copied to {target}: {error.strerror}."
+        ) from error
+    return target
+
+
+def _place(weights: WeightsFile) -> Path:
+    """Return where the file of these weights is, or will be."""
+    if weights.bundled:
+        return Path(__file__).parents[1] / "weights" / weights.name
+    return weights_folder() / weights.name
+
+
+def _make_room(target: Path, length: int) -> None:
+    """Make the folder, and refuse in advance what will not fit on its disk."""
+    folder = target.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        done = target.stat().st_size if target.exists() else 0
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise WeightsError(
+            f"{folder} cannot be used for weights: {error.strerror}. Set the "
+            f"environment variable {FOLDER_VARIABLE} to another folder."
+        ) from error
+    if free < length - done:
+        raise WeightsError(
+            f"{target.name} needs {(length - done) / 1e6:,.0f} MB, but only "
+            f"{free / 1e6:,.0f} MB are free in {folder}. Make room, or set the "
+            f"environment variable {FOLDER_VARIABLE} to a folder on another disk."
+        )
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file that a person gave."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Tell whether two files hold the same bytes."""
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    return _sha256(one) == _sha256(other)
+
+
+def _stuck(path: Path, error: OSError) -> WeightsError:
+    """Return the refusal where a whole download cannot get its real name."""
+    return WeightsError(
+        f"{path} could not be put in place: {error.strerror or error}. Close other "
+        "programs that use it and try again; what was downloaded is kept."
+    )
+
+
+def _absent(entry: SamEntry) -> WeightsError:
+    """Return the refusal for weights that are not on this computer."""
+    if entry.weights.bundled:
+        return WeightsError(
+            f"{_place(entry.weights)} is missing, which comes with the plugin; "
+            "install napari-medseg again."
+        )
+    return WeightsError(
+        f"The weights of {entry.title} are not on this computer. Run "
+        f"`napari-medseg models fetch {entry.name}`, or, without internet, download "
+        f"{entry.weights.url} on another computer and run `napari-medseg models "
+        "import FILE`."
+    )
+
+
+def _not_published(path: Path, entry: SamEntry) -> str:
+    """Return the sentence for a file that is not the published one."""
+    return (
+        f"{path} is not the published checkpoint of {entry.name} (its length or "
+        "SHA-256 differs): it is damaged, cut off or another model. Run "
+        f"`napari-medseg models fetch {entry.name}` for a whole one; a fine-tuned "
+        "checkpoint needs a name of its own."
+    )

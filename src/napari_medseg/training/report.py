@@ -1,0 +1,139 @@
+"""What a training has to say for itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_medseg.io.model_file import ModelFile
+    from napari_medseg.training.scoring import Score, Summary
+
+NO_BETTER = 0.005
+"""A tuned model whose Dice is not above the untuned one's by this is no better."""
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training has to say for itself.
+
+    Attributes
+    ----------
+    parameters : int
+        Numbers trained.
+    seconds : float
+        Wall time, embeddings included.
+    steps, best_step : int
+        Steps done in the last part of the run, and the step that was kept.
+    held_out, untuned : Summary or None
+        Scores on images that were not trained on, of the tuned model and of SAM
+        without any prompt; None where no image could be held out.
+    images : int
+        Images given.
+    warnings : tuple of str
+        Sentences the user should read.
+    history : list of dict
+        Held-out figures by step.
+    """
+
+    parameters: int
+    seconds: float
+    steps: int
+    best_step: int
+    held_out: Summary | None
+    untuned: Summary | None
+    images: int
+    warnings: tuple[str, ...] = ()
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON holds it."""
+        return {
+            "parameters": self.parameters,
+            "seconds": round(self.seconds, 2),
+            "steps": self.steps,
+            "best_step": self.best_step,
+            "images": self.images,
+            "held_out": self.held_out.rounded() if self.held_out else None,
+            "untuned": self.untuned.rounded() if self.untuned else None,
+            "warnings": list(self.warnings),
+            "history": self.history,
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of a training.
+
+    Attributes
+    ----------
+    model_file : ModelFile
+        What to save.
+    report : TrainingReport
+        How it went.
+    config : object
+        The config that gives the same model file again.
+    """
+
+    model_file: ModelFile
+    report: TrainingReport
+    config: Any
+
+
+def warnings_of(
+    report: TrainingReport,
+    scores: Sequence[Score],
+    absent: Sequence[int],
+    ended_early: bool,
+) -> list[str]:
+    """Return what a user should know before trusting the model.
+
+    Parameters
+    ----------
+    report : TrainingReport
+        How the training went.
+    scores : sequence of Score
+        Of the held-out images.
+    absent : sequence of int
+        Classes that no training image shows.
+    ended_early : bool
+        Whether the user stopped the run.
+
+    Returns
+    -------
+    list of str
+        Sentences; empty when all is well.
+    """
+    found = []
+    if report.held_out is None:
+        found.append(
+            "There is no held-out score: it takes at least two annotated images. "
+            "Look at the result on other images before you trust it."
+        )
+    elif report.images < 8:
+        found.append(
+            f"The score rests on {report.images} images, each held out once; annotate "
+            "more for a score to rely on."
+        )
+    for index in absent:
+        name = "background" if index == 0 else f"class {index}"
+        found.append(f"No image that was trained on shows {name}; annotate some.")
+    if report.held_out and report.untuned:
+        gain = report.held_out.dice - report.untuned.dice
+        if gain <= NO_BETTER:
+            found.append(
+                f"The tuned model (Dice {report.held_out.dice:.2f}) is no better than "
+                f"SAM untuned ({report.untuned.dice:.2f}) on the held-out images. "
+                "Annotate more images, or check the annotations."
+            )
+    blank = [score.name for score in scores if score.blank]
+    if blank:
+        found.append(
+            f"Nothing was found on {len(blank)} of {len(scores)} held-out images "
+            f"({', '.join(blank[:3])}{', …' if len(blank) > 3 else ''})."
+        )
+    if ended_early:
+        found.append("The training was stopped early; the best so far was kept.")
+    return found

@@ -1,0 +1,148 @@
+"""The held-out score: whole images, at their own resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_medseg import metrics
+from napari_medseg.models.backbone import autocast
+from napari_medseg.models.framing import Blender
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from napari_medseg._types import FloatArray, LabelArray
+    from napari_medseg.models.framing import Framing
+    from napari_medseg.training.views import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well one image was segmented.
+
+    Attributes
+    ----------
+    name : str
+        Name of the image.
+    dice, iou : float
+        Mean over the foreground classes that are there.
+    blank : bool
+        Whether nothing was found on an image that has something.
+    """
+
+    name: str
+    dice: float
+    iou: float
+    blank: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Scores of several images.
+
+    Attributes
+    ----------
+    dice, iou : float
+        Means over the images.
+    dice_sd : float
+        Standard deviation of Dice over the images; 0 for a single one.
+    images : int
+        How many they are.
+    """
+
+    dice: float
+    iou: float
+    dice_sd: float
+    images: int
+
+    @classmethod
+    def of(cls, scores: Sequence[Score]) -> Summary | None:
+        """Summarise; None where there is no score."""
+        if not scores:
+            return None
+        dice = np.array([score.dice for score in scores])
+        iou = np.array([score.iou for score in scores])
+        spread = float(dice.std(ddof=1)) if len(dice) > 1 else 0.0
+        return cls(float(dice.mean()), float(iou.mean()), spread, len(dice))
+
+    def rounded(self) -> dict[str, float]:
+        """Return the figures with as many digits as they are worth."""
+        return {
+            "dice": round(self.dice, 4),
+            "iou": round(self.iou, 4),
+            "dice_sd": round(self.dice_sd, 4),
+            "images": self.images,
+        }
+
+
+def predict_windows(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    shape: tuple[int, int],
+    framing: Framing,
+    device: torch.device,
+) -> FloatArray:
+    """Segment an image whose windows are at hand.
+
+    Parameters
+    ----------
+    model : Module
+        Maps a batch of windows (or embeddings) to class logits.
+    inputs : sequence of Tensor
+        The windows of ``framing.boxes(shape)``, in their order.
+    shape : tuple of int
+        Height and width of the image.
+    framing : Framing
+        The windows.
+    device : torch.device
+        Where the model is.
+
+    Returns
+    -------
+    ndarray
+        ``float32 (K, Y, X)``, class probabilities.
+    """
+    blender: Blender | None = None
+    for window, box in zip(inputs, framing.boxes(shape), strict=True):
+        with torch.inference_mode(), autocast(device):
+            logits = model(window[None].float().to(device))[0]
+        probabilities = framing.unwindow(logits.cpu(), box).softmax(dim=0).numpy()
+        if blender is None:
+            blender = Blender(len(probabilities), shape)
+        blender.add(probabilities, box)
+    if blender is None:
+        raise ValueError("an image has at least one window")
+    return blender.result()
+
+
+def score_image(example: Example, labels: LabelArray) -> Score:
+    """Compare labels with the annotation, where there is one.
+
+    Parameters
+    ----------
+    example : Example
+        The image; pixels of its target that are -1 do not count.
+    labels : ndarray
+        ``int32 (Y, X)``.
+
+    Returns
+    -------
+    Score
+        Mean over the foreground classes in either; 1 where neither has any.
+    """
+    known = example.target >= 0
+    truth, found = example.target[known], labels[known]
+    present = sorted((set(np.unique(truth)) | set(np.unique(found))) - {0})
+    pairs = [(found == index, truth == index) for index in present]
+    return Score(
+        example.name,
+        float(np.mean([metrics.dice(*pair) for pair in pairs] or [1.0])),
+        float(np.mean([metrics.iou(*pair) for pair in pairs] or [1.0])),
+        blank=not found.any() and bool(truth.any()),
+    )

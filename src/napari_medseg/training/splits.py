@@ -1,0 +1,90 @@
+"""Which images are kept from training, to measure on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_medseg._types import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HOLD_OUT_FROM = 8
+"""With so many images a quarter is held out; with fewer, folds are made."""
+
+FOLDS = 3
+"""Folds, where there are as many images."""
+
+_TRIES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which images are trained on, and which are measured on.
+
+    Attributes
+    ----------
+    training, held_out : tuple of int
+        Indices of images; no image is in both.
+    """
+
+    training: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+
+def split_images(
+    classes: Sequence[frozenset[int]], validate: int | None, seed: int
+) -> list[Split]:
+    """Split images for the held-out score.
+
+    Parameters
+    ----------
+    classes : sequence of frozenset of int
+        The classes that are annotated on each image.
+    validate : int or None
+        Images to hold out; None holds out a quarter of 8 or more images, and makes
+        three folds of fewer (each image is held out once).
+    seed : int
+        Of the choice. Where it can be, no class is held out whole.
+
+    Returns
+    -------
+    list of Split
+        One, several folds, or none for a single image.
+
+    Raises
+    ------
+    InputError
+        ``validate`` leaves no image to train on.
+    """
+    count = len(classes)
+    if validate is not None and validate >= count:
+        raise InputError(
+            f"{validate} of {count} images cannot be held out: at least one is needed "
+            "to train on. Hold out fewer, or annotate more."
+        )
+    if validate is None and 1 < count < HOLD_OUT_FROM:
+        order = np.random.default_rng(seed).permutation(count)
+        folds = np.array_split(order, min(FOLDS, count))
+        return [_split(count, fold.tolist()) for fold in folds]
+    held_out = count // 4 if validate is None else validate
+    if held_out == 0:
+        return []
+    wanted = frozenset().union(*classes)
+    for attempt in range(_TRIES):
+        order = np.random.default_rng((seed, attempt)).permutation(count)
+        split = _split(count, order[:held_out].tolist())
+        if wanted == frozenset().union(*(classes[i] for i in split.training)):
+            return [split]
+    order = np.random.default_rng((seed, 0)).permutation(count)
+    return [_split(count, order[:held_out].tolist())]
+
+
+def _split(count: int, held_out: Sequence[int]) -> Split:
+    """Return the split that holds these images out."""
+    outside = {int(index) for index in held_out}
+    training = tuple(index for index in range(count) if index not in outside)
+    return Split(training, tuple(sorted(outside)))

@@ -1,0 +1,428 @@
+"""The one training loop.
+
+It owns devices, mixed precision, clipping, checkpoints, resume, early stop, the time
+budget and progress. A method supplies an `Objective`, and a function that gives the
+batch of a step. Both see only the seed and the number of the step, never a hidden
+state, so that a resumed run goes on exactly as if it had not been interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from napari_medseg._config import check, setting
+from napari_medseg._types import InputError, Job, JobError, Progress
+from napari_medseg.io.atomic import atomic_path
+from napari_medseg.models.devices import (
+    is_out_of_memory,
+    resolve_device,
+    supports_bf16,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+# "Using bfloat16 Automatic Mixed Precision" is no news to a user
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+
+BatchT = TypeVar("BatchT", contravariant=True)
+
+Stopped = Literal["steps", "minutes", "patience", "cancelled"]
+"""Why a training ended."""
+
+
+class Objective(Protocol[BatchT]):
+    """How a model learns: what is trained, and the loss of a step."""
+
+    def parameters(self, model: nn.Module) -> Iterable[dict[str, Any]]:
+        """Return the parameter groups to train, as torch's optimisers take them.
+
+        A group's ``lr_scale`` multiplies the learning rate of the run.
+        """
+        ...
+
+    def step(self, model: nn.Module, batch: BatchT) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, and figures to report."""
+        ...
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Do what is left to do once the weights have changed (a moving average)."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of the loop."""
+
+    steps: int = setting(300, "Number of optimisation steps.", ge=1)
+    stop_at: int | None = setting(
+        None, "Stop after so many of the steps; the schedule stays that of all.", ge=0
+    )
+    learning_rate: float = setting(3e-3, "Peak learning rate.", ge=0.0)
+    warmup: float = setting(
+        0.05, "Share of the steps over which the learning rate rises.", ge=0, le=1
+    )
+    final: float = setting(
+        0.05, "Learning rate at the end, as a share of its peak.", ge=0, le=1
+    )
+    weight_decay: float = setting(0.0, "Decay of the trained numbers.", ge=0.0)
+    clip: float = setting(1.0, "Longest gradient allowed; longer ones are cut.", ge=0)
+    minutes: float | None = setting(None, "Stop after so many minutes.", ge=0.0)
+    evaluate_every: int = setting(
+        25, "Measure the held-out score every so many steps.", ge=1
+    )
+    patience: int | None = setting(
+        None, "Stop after so many measurements without a better score.", ge=1
+    )
+    checkpoint_minutes: float = setting(
+        1.0, "Write a checkpoint every so many minutes.", ge=0.0
+    )
+    seed: int = setting(0, "Seed of everything random.", ge=0)
+    device: str = setting(
+        "auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps")
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass
+class FitResult:
+    """How a training went.
+
+    Attributes
+    ----------
+    steps : int
+        Steps done.
+    best_step : int
+        The step whose weights the model now has.
+    best_score : float or None
+        Its held-out score, or None where nothing was held out.
+    history : list of dict
+        ``step`` and the figures of each evaluation.
+    stopped : str
+        Why it ended: ``steps``, ``minutes``, ``patience`` or ``cancelled``.
+    """
+
+    steps: int = 0
+    best_step: int = 0
+    best_score: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped: Stopped = "steps"
+
+
+class _StepModule(nn.Module):
+    """Objective and model as one module, so that a step is one ``forward``."""
+
+    def __init__(self, objective: Objective[Any], model: nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
+        self.model = model
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.objective.step(self.model, batch)
+
+
+def never() -> bool:
+    """Never stop: the default of ``stop``."""
+    return False
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective[Any],
+    batches: Callable[[int], Any],
+    config: FitConfig,
+    *,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    checkpoint: Path | None = None,
+    stop: Callable[[], bool] = never,
+) -> Job[FitResult]:
+    """Train a model.
+
+    Parameters
+    ----------
+    model : Module
+        Left with the best weights, on the device of the run.
+    objective : Objective
+        What is trained, and the loss.
+    batches : callable
+        Gives the batch of a step (0, 1, …); must depend on the step alone.
+    config : FitConfig
+        Settings of the loop.
+    evaluate : callable, optional
+        Gives held-out figures; ``score`` among them decides which step is best. It
+        is also asked before the first step. Without it the last step is kept.
+    checkpoint : Path, optional
+        File to resume from, if it is there, and to write to.
+    stop : callable, optional
+        Asked before each step; the best weights so far are kept when it says True.
+
+    Yields
+    ------
+    Progress
+        One a step.
+
+    Returns
+    -------
+    FitResult
+        How it went.
+
+    Raises
+    ------
+    JobError
+        The loss became not a number, or memory ran out.
+    """
+    run = _Run(model, objective, config, checkpoint)
+    try:
+        yield from run.steps(batches, evaluate, stop)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise JobError(
+                "Training ran out of memory. Close other programs, choose a smaller "
+                "batch or working size, or the device 'cpu'."
+            ) from error
+        raise
+    return run.result
+
+
+class _Run:
+    """State of one call of `fit`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective[Any],
+        config: FitConfig,
+        checkpoint: Path | None,
+    ) -> None:
+        device = resolve_device(config.device)
+        self.fabric = Fabric(
+            accelerator=device.type,
+            devices=1,
+            precision="bf16-mixed" if supports_bf16(device) else "32-true",
+        )
+        self.model = model
+        self.objective = objective
+        self.config = config
+        self.checkpoint = checkpoint
+        self.result = FitResult()
+        self.best: dict[str, Tensor] = {}
+        self.seconds = 0.0
+        groups = [
+            {**group, "lr_scale": group.get("lr_scale", 1.0)}
+            for group in objective.parameters(model)
+        ]
+        self.trained = [item for group in groups for item in group["params"]]
+        optimiser = torch.optim.AdamW(
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        module = _StepModule(objective, model)
+        self.module, self.optimiser = self.fabric.setup(module, optimiser)
+        if checkpoint is not None and checkpoint.exists():
+            self._resume(checkpoint)
+
+    @property
+    def last_step(self) -> int:
+        """The step after which the run is over."""
+        config = self.config
+        return config.steps if config.stop_at is None else config.stop_at
+
+    def steps(
+        self,
+        batches: Callable[[int], Any],
+        evaluate: Callable[[], Mapping[str, float]] | None,
+        stop: Callable[[], bool],
+    ) -> Job[None]:
+        """Run the loop."""
+        config, result = self.config, self.result
+        started = time.monotonic() - self.seconds
+        saved = self.seconds
+        if result.steps == 0:
+            self._measure(evaluate)
+        try:
+            while (reason := self._reason_to_stop(stop)) is None:
+                figures = self._step(batches(result.steps), result.steps)
+                result.steps += 1
+                self.objective.after_step(self.model, result.steps)
+                self.seconds = time.monotonic() - started
+                last = result.steps == self.last_step
+                if last or result.steps % config.evaluate_every == 0:
+                    figures |= self._measure(evaluate)
+                if self.seconds - saved > 60.0 * config.checkpoint_minutes:
+                    saved = self.seconds
+                    self._save()
+                yield Progress(result.steps, self.last_step, "training", figures)
+            result.stopped = reason
+        finally:
+            self._save()
+        if self.best:
+            _load_snapshot(self.model, self.best)
+
+    def _reason_to_stop(self, stop: Callable[[], bool]) -> Stopped | None:
+        config, result = self.config, self.result
+        if result.steps >= self.last_step:
+            return "steps"
+        if stop():
+            return "cancelled"
+        if config.minutes is not None and self.seconds >= 60.0 * config.minutes:
+            return "minutes"
+        waited = (result.steps - result.best_step) // config.evaluate_every
+        if config.patience is not None and waited >= config.patience:
+            return "patience"
+        return None
+
+    def _step(self, batch: Any, step: int) -> dict[str, float]:
+        """Take one optimisation step; random numbers depend on the step alone."""
+        config = self.config
+        factor = learning_rate_factor(step, config)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate * group["lr_scale"] * factor
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed * 1_000_003 + step)
+            loss, figures = self.module(self.fabric.to_device(batch))
+            if not torch.isfinite(loss):
+                raise JobError(
+                    f"The loss is not a number at step {step}. Choose a smaller "
+                    "learning rate."
+                )
+            self.fabric.backward(loss)
+        if config.clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.trained, config.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return {"loss": float(loss.detach())} | {
+            name: float(value.detach()) for name, value in figures.items()
+        }
+
+    def _measure(
+        self, evaluate: Callable[[], Mapping[str, float]] | None
+    ) -> dict[str, float]:
+        """Evaluate, and keep the weights if they are the best so far."""
+        result = self.result
+        if evaluate is None:
+            result.best_step = result.steps
+            return {}
+        figures = dict(evaluate())
+        result.history.append({"step": float(result.steps), **figures})
+        score = figures["score"]
+        if result.best_score is None or score > result.best_score:
+            result.best_score, result.best_step = score, result.steps
+            self.best = _snapshot(self.model)
+        return figures
+
+    def _save(self) -> None:
+        """Write weights, optimiser and best weights to one safetensors file."""
+        if self.checkpoint is None:
+            return
+        tensors = {f"model.{k}": v for k, v in _snapshot(self.model).items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        for index, item in enumerate(self.trained):
+            for key, value in self.optimiser.state.get(item, {}).items():
+                tensors[f"optimiser.{index}.{key}"] = value.detach()
+        result = self.result
+        note = {
+            "steps": result.steps,
+            "best_step": result.best_step,
+            "best_score": result.best_score,
+            "history": result.history,
+            "seconds": self.seconds,
+            "seed": self.config.seed,
+        }
+        with atomic_path(self.checkpoint) as path:
+            packed = {key: item.cpu().contiguous() for key, item in tensors.items()}
+            save_file(packed, path, {"run": json.dumps(note)})
+
+    def _resume(self, path: Path) -> None:
+        """Take up a run where its checkpoint left it."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                note = json.loads((file.metadata() or {})["run"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            raise InputError(
+                f"{path} is not a checkpoint of a training and cannot be resumed. "
+                "Delete it to start again."
+            ) from error
+        if note["seed"] != self.config.seed:
+            raise InputError(
+                f"{path} is the checkpoint of a run with seed {note['seed']}, not "
+                f"{self.config.seed}. Delete it, or use that seed."
+            )
+        _load_snapshot(self.model, _part(tensors, "model."))
+        self.best = _part(tensors, "best.")
+        for index, item in enumerate(self.trained):
+            state = _part(tensors, f"optimiser.{index}.")
+            self.optimiser.state[item] = {
+                key: value if key == "step" else torch.empty_like(item).copy_(value)
+                for key, value in state.items()
+            }
+        self.result = FitResult(
+            note["steps"], note["best_step"], note["best_score"], note["history"]
+        )
+        self.seconds = note["seconds"]
+
+
+def learning_rate_factor(step: int, config: FitConfig) -> float:
+    """Return the learning rate of a step as a share of its peak.
+
+    A linear rise over ``warmup``, then half a cosine down to ``final``.
+
+    Parameters
+    ----------
+    step : int
+        0, 1, ….
+    config : FitConfig
+        Settings of the loop.
+
+    Returns
+    -------
+    float
+        In (0, 1].
+    """
+    rising = max(1, round(config.warmup * config.steps))
+    if step < rising:
+        return (step + 1) / rising
+    along = (step - rising) / max(1, config.steps - rising)
+    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def _snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Copy what training changes: trained parameters, and buffers."""
+    frozen = {name for name, item in model.named_parameters() if not item.requires_grad}
+    return {
+        name: item.detach().cpu().clone()
+        for name, item in model.state_dict().items()
+        if name not in frozen
+    }
+
+
+def _load_snapshot(model: nn.Module, snapshot: dict[str, Tensor]) -> None:
+    """Put a snapshot back."""
+    _, unexpected = model.load_state_dict(snapshot, strict=False)
+    if unexpected:
+        raise InputError(
+            f"The checkpoint is of another model: it holds {unexpected[0]}, which "
+            "this one has not. Delete it to start again."
+        )
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with ``prefix``, without it."""
+    return {
+        key.removeprefix(prefix): value
+        for key, value in tensors.items()
+        if key.startswith(prefix)
+    }

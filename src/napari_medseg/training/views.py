@@ -1,0 +1,255 @@
+"""Views: windows of annotated images, randomly changed, with their targets.
+
+A view depends on the seed and its own number alone. Where the encoder is frozen, the
+views are embedded once and training runs on the decoder; otherwise a step makes its
+views anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from napari_medseg.models.framing import Box, resize
+from napari_medseg.models.sam import standardise
+from napari_medseg.training.supervised import LabelledBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_medseg._types import FloatArray, LabelArray
+    from napari_medseg.models.framing import Framing
+
+ZOOM = (0.8, 1.25)
+"""Range of magnifications of a changed view."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training image, normalised, with the class of each pixel.
+
+    Attributes
+    ----------
+    name : str
+        Name of the image.
+    image : ndarray
+        ``float32 (3, Y, X)`` in [0, 1].
+    target : ndarray
+        ``int32 (Y, X)``: 0 background, 1… classes, -1 not annotated.
+    """
+
+    name: str
+    image: FloatArray
+    target: LabelArray
+
+
+class View(NamedTuple):
+    """One window as the network takes it, with its target.
+
+    Attributes
+    ----------
+    inputs : Tensor
+        ``float32 (3, S, S)``, standardised and padded, or its embedding.
+    shares : Tensor
+        ``float16 (K, s, s)``.
+    weight : Tensor
+        ``float16 (s, s)``.
+    """
+
+    inputs: Tensor
+    shares: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How views are made.
+
+    Attributes
+    ----------
+    framing : Framing
+        The windows.
+    classes : int
+        Number of classes, background included.
+    shrink : int
+        Pixels of the input per pixel of the model's output.
+    seed : int
+        Of the changes.
+    """
+
+    framing: Framing
+    classes: int
+    shrink: int
+    seed: int
+
+
+def plain_views(example: Example, config: ViewConfig) -> list[View]:
+    """Return the windows that cover an image, unchanged.
+
+    Parameters
+    ----------
+    example : Example
+        The image.
+    config : ViewConfig
+        How views are made.
+
+    Returns
+    -------
+    list of View
+        One for each box of ``config.framing``.
+    """
+    boxes = config.framing.boxes(example.target.shape)
+    return [_view(example, box, config) for box in boxes]
+
+
+def changed_view(example: Example, number: int, config: ViewConfig) -> View:
+    """Return a randomly placed, turned, magnified and brightened window.
+
+    Parameters
+    ----------
+    example : Example
+        The image.
+    number : int
+        The same number gives the same view.
+    config : ViewConfig
+        How views are made.
+
+    Returns
+    -------
+    View
+        Window and target, changed alike.
+    """
+    rng = np.random.default_rng((config.seed, number))
+    framing = config.framing
+    zoom = float(np.exp(rng.uniform(*np.log(ZOOM))))
+    tile = max(8, round(framing.tile / zoom))
+    closer = replace(framing, tile=tile)
+    height, width = (min(tile, length) for length in example.target.shape)
+    top, left = (
+        int(rng.integers(length - side + 1))
+        for length, side in zip(example.target.shape, (height, width), strict=True)
+    )
+    rows, columns = Box(top, left, top + height, left + width).slices
+    turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+    image = _turn(example.image[:, rows, columns], turns, mirror)
+    target = _turn(example.target[rows, columns], turns, mirror)
+    whole = Box(0, 0, target.shape[0], target.shape[1])
+    piece = Example(example.name, _brighten(image, rng), target)
+    return _view(piece, whole, replace(config, framing=closer))
+
+
+def _turn(array: NDArray[Any], turns: int, mirror: bool) -> NDArray[Any]:
+    """Turn by quarters, and mirror."""
+    turned = np.rot90(array, turns, axes=(-2, -1))
+    return np.ascontiguousarray(turned[..., ::-1] if mirror else turned)
+
+
+def _brighten(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Change gamma, contrast and brightness a little, and add a little noise."""
+    gamma = float(np.exp(rng.uniform(-0.25, 0.25)))
+    gain, shift = rng.uniform(0.85, 1.15), rng.uniform(-0.05, 0.05)
+    noise = rng.normal(0.0, rng.uniform(0.0, 0.03), image.shape[1:])
+    changed = (image**gamma - 0.5) * gain + 0.5 + shift + noise
+    result: FloatArray = changed.clip(0, 1).astype(np.float32)
+    return result
+
+
+def _view(example: Example, box: Box, config: ViewConfig) -> View:
+    """Cut a window and average its target down to the output's resolution."""
+    framing = config.framing
+    rows, columns = box.slices
+    content = torch.from_numpy(np.ascontiguousarray(example.image[:, rows, columns]))
+    shape = framing.scaled(box.shape)
+    inputs = framing.pad(standardise(resize(content[None], shape)))[0]
+    target = torch.from_numpy(np.ascontiguousarray(example.target[rows, columns]))
+    known = target >= 0
+    onehot = functional.one_hot(target.clamp(min=0).long(), config.classes)
+    maps = onehot.permute(2, 0, 1).float() * known
+    stacked = torch.cat([maps, known[None].float()])[None]
+    padded = framing.pad(resize(stacked, shape).clamp(0, 1))
+    averaged = functional.avg_pool2d(padded, config.shrink)[0]
+    weight = averaged[-1]
+    shares = averaged[:-1] / weight.clamp(min=1e-6)
+    shares[0] = torch.where(weight > 0, shares[0], 1.0)
+    return View(inputs, shares.half(), weight.half())
+
+
+class KeptViews:
+    """Batches out of views that were made, and embedded, beforehand.
+
+    Every view is seen once before any is seen again.
+
+    Parameters
+    ----------
+    views : sequence of View
+        At least one.
+    batch : int
+        Views a step.
+    seed : int
+        Of their order.
+    """
+
+    def __init__(self, views: Sequence[View], batch: int, seed: int) -> None:
+        self.views = views
+        self.batch = min(batch, len(views))
+        self.seed = seed
+
+    def __call__(self, step: int) -> LabelledBatch:
+        """Return the batch of a step."""
+        first = step * self.batch
+        picks = [self._at(first + offset) for offset in range(self.batch)]
+        return stack([self.views[pick] for pick in picks])
+
+    def _at(self, place: int) -> int:
+        """Return which view stands at a place of the endless sequence."""
+        round_, index = divmod(place, len(self.views))
+        order = np.random.default_rng((self.seed, round_)).permutation(len(self.views))
+        return int(order[index])
+
+
+class FreshViews:
+    """Batches of views that are made for their step.
+
+    Parameters
+    ----------
+    examples : sequence of Example
+        The training images.
+    config : ViewConfig
+        How views are made.
+    batch : int
+        Views a step.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], config: ViewConfig, batch: int
+    ) -> None:
+        self.examples = examples
+        self.config = config
+        self.batch = batch
+
+    def __call__(self, step: int) -> LabelledBatch:
+        """Return the batch of a step."""
+        views = []
+        for place in range(step * self.batch, (step + 1) * self.batch):
+            round_, index = divmod(place, len(self.examples))
+            rng = np.random.default_rng((self.config.seed, 1, round_))
+            example = self.examples[rng.permutation(len(self.examples))[index]]
+            views.append(changed_view(example, place, self.config))
+        return stack(views)
+
+
+def stack(views: Sequence[View]) -> LabelledBatch:
+    """Put views into a batch, in float32."""
+    inputs, shares, weight = zip(*views, strict=True)
+    return LabelledBatch(
+        torch.stack(inputs).float(),
+        torch.stack(shares).float(),
+        torch.stack(weight).float(),
+    )
