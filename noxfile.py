@@ -63,7 +63,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--python-executable", _python_with_dependencies(session))
 
 
-@nox.session(python="3.11", venv_backend="uv")
+@nox.session(python="3.11", venv_backend="uv", reuse_venv=False)
 def lowest(session: nox.Session) -> None:
     """Run every test with the oldest dependencies that pyproject.toml allows."""
     _install_project(session, "--resolution", "lowest-direct", ".[test]")
@@ -76,7 +76,8 @@ def docs(session: nox.Session) -> None:
     """Build the documentation; ``nox -s docs -- serve`` shows it while it changes."""
     # the pages are made from the source alone: without the package, without torch
     session.install(*PROJECT["project"]["optional-dependencies"]["docs"])
-    session.run("mkdocs", *(session.posargs or ["build", "--strict"]))
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}
+    session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env=quiet)
 
 
 @nox.session

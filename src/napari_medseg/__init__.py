@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_medseg.inference import Segmenter
     from napari_medseg.io.images import read_image
     from napari_medseg.io.pairs import read_pairs
-    from napari_medseg.training.tuning import PromptTuning
+    from napari_medseg.training.prompt_tuning import PromptTuning
 
 __all__ = [
     "PromptTuning",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "PromptTuning": "napari_medseg.training.tuning",
+    "PromptTuning": "napari_medseg.training.prompt_tuning",
     "Segmenter": "napari_medseg.inference",
     "load": "napari_medseg.api",
     "read_image": "napari_medseg.io.images",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -153,6 +153,24 @@ def default_classes(count: int) -> tuple[LabelClass, ...]:
         foreground[index % len(foreground)] for index in range(count - 1)
     ]
     return tuple(LabelClass(*pair) for pair in zip(names, colours, strict=True))
+
+
+class AnySegmenter(Protocol):
+    """A segmenter: anything that turns an image into a prediction."""
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """The classes, background first."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What tells it from every other segmenter, as a short text or a hash."""
+        ...
+
+    def predict(self, image: FloatArray) -> Prediction:
+        """Segment an image ``float32 (C, Y, X)``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,9 @@ def train_job(
     """
     kind = type(config)
     for method in METHODS.values():
-        if (method.module, method.config) == (kind.__module__, kind.__name__):
-            job = getattr(import_module(method.module), method.train)
+        if method.config == (kind.__module__, kind.__name__):
+            module, function = method.train
+            job = getattr(import_module(module), function)
             options: dict[str, Any] = {"date": date, "checkpoints": checkpoints}
             if stop is not None:
                 options["stop"] = stop

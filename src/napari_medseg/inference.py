@@ -10,23 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_medseg._config import from_dict
-from napari_medseg._types import JobError, ModelFileError, Prediction
+from napari_medseg._config import from_dict, to_dict
+from napari_medseg._types import (
+    AnySegmenter,
+    InputError,
+    JobError,
+    ModelFileError,
+    Prediction,
+    default_classes,
+)
 from napari_medseg.io import model_file as model_files
 from napari_medseg.io.normalise import Normalisation, apply_limits, limits
-from napari_medseg.models.backbone import autocast
+from napari_medseg.models.backbone import autocast, load_backbone
 from napari_medseg.models.devices import is_out_of_memory, resolve_device
 from napari_medseg.models.framing import Blender, Box, Framing
-from napari_medseg.models.registry import METHODS
+from napari_medseg.models.nano import EMBEDDING_CHANNELS
+from napari_medseg.models.registry import CLASSICAL, METHODS, SAMS
+from napari_medseg.models.weights import imported
 
 if TYPE_CHECKING:
     import os
-    from pathlib import Path
 
     from napari_medseg._types import FloatArray
     from napari_medseg.io.normalise import Limits
@@ -250,6 +260,11 @@ class Segmenter:
         )
         return Prediction(probabilities, self.classes, note)
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the model file."""
+        return model_files.digest(self.model_file)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model file; it is there whole or not at all."""
         return model_files.save(path, self.model_file)
@@ -282,3 +297,63 @@ def load(
         The weights underneath are not there.
     """
     return Segmenter(model_files.load(path), device, base)
+
+
+def open_segmenter(
+    name: str, device: str = "auto", base: str | None = None
+) -> AnySegmenter:
+    """Open any segmenter: a model file, an untuned SAM, or a classical one.
+
+    Parameters
+    ----------
+    name : str
+        Path of a ``.medseg`` file, or a name that ``models list`` shows.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to compute.
+    base : str, optional
+        Checkpoint of the SAM underneath, where it is not found by itself.
+
+    Returns
+    -------
+    AnySegmenter
+        Ready to predict.
+
+    Raises
+    ------
+    InputError
+        There is neither such a file nor such a name.
+    ModelFileError, WeightsError
+        As for `load`.
+    """
+    classical = CLASSICAL.get(name)
+    if classical is not None:
+        module, factory = classical.factory
+        segmenter: AnySegmenter = getattr(import_module(module), factory)(
+            **classical.options
+        )
+        return segmenter
+    if name in SAMS or name in imported():
+        return Segmenter(_untuned(name), device, base)
+    if Path(name).suffix.lower() == ".medseg" or Path(name).exists():
+        return load(name, device, base)
+    raise InputError(
+        f"{name!r} is neither a model file nor the name of a segmenter; the names are "
+        f"{', '.join([*CLASSICAL, *SAMS, *imported()])}."
+    )
+
+
+def _untuned(name: str) -> model_files.ModelFile:
+    """Return the model file of a SAM without any prompt."""
+    backbone = load_backbone(name)
+    size = backbone.working_size
+    card = model_files.ModelCard(
+        kind="ptsam",
+        title=f"{backbone.title}, untuned",
+        classes=default_classes(2),
+        normalisation=to_dict(Normalisation()),
+        base=backbone.card(),
+        licence=backbone.licence,
+        framing=to_dict(Framing(tile=size, size=size)),
+    )
+    prompts = np.zeros((1, 0, EMBEDDING_CHANNELS), np.float32)
+    return model_files.ModelFile(card, {"decoder_prompts": prompts})

@@ -342,6 +342,28 @@ def _storable(name: object, value: NDArray[Any], path: Path) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
+def digest(model_file: ModelFile) -> str:
+    """Return the SHA-256 that a model file carries over its card and tensors.
+
+    Parameters
+    ----------
+    model_file : ModelFile
+        Card and tensors.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    nowhere = Path("model")
+    card = _card_to_json(model_file.card, nowhere)
+    tensors = {
+        name: _storable(name, value, nowhere)
+        for name, value in model_file.tensors.items()
+    }
+    return _digest(card, tensors)
+
+
 def _card_to_json(card: ModelCard, path: Path) -> dict[str, Any]:
     """Return a card as checked JSON values."""
     values = {item.name: getattr(card, item.name) for item in fields(card)}

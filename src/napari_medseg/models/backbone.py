@@ -206,4 +206,5 @@ def _with_weights(kind: str, state: dict[str, Tensor]) -> Sam:
     # these two are no part of a checkpoint, so they are still without values
     sam.pixel_mean = torch.tensor(sams.PIXEL_MEAN).view(-1, 1, 1)
     sam.pixel_std = torch.tensor(sams.PIXEL_STD).view(-1, 1, 1)
+    sam.to(memory_format=torch.channels_last)
     return sam.eval().requires_grad_(False)

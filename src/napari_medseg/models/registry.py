@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_medseg._types import WeightsError
 
@@ -101,12 +101,11 @@ class MethodEntry:
         Name shown to the user.
     description : str
         What it is for, in one line.
-    module : str
-        Module that holds the method.
-    config : str
-        Class of its config in that module; it gives the form and the options.
-    train : str
-        Function of that module that trains: a job of pairs and config.
+    config : tuple of str
+        Module and class of its config, which give the form and the options; importing
+        it imports no torch.
+    train : tuple of str
+        Module and function that train: a job of pairs and config.
     network : tuple of str
         Module and function that build the network from a model file.
     """
@@ -114,10 +113,34 @@ class MethodEntry:
     name: str
     title: str
     description: str
-    module: str
-    config: str
-    train: str
+    config: tuple[str, str]
+    train: tuple[str, str]
     network: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassicalEntry:
+    """One segmenter without training: its name, what it is for, where its code is.
+
+    Attributes
+    ----------
+    name : str
+        Name in commands.
+    title : str
+        Name shown to the user.
+    description : str
+        What it is for, in one line.
+    factory : tuple of str
+        Module and class.
+    options : mapping
+        Arguments of the class.
+    """
+
+    name: str
+    title: str
+    description: str
+    factory: tuple[str, str]
+    options: Mapping[str, Any]
 
 
 def _official(name: str, sha256: str, length: int) -> WeightsFile:
@@ -197,6 +220,26 @@ SAMS: Mapping[str, SamEntry] = MappingProxyType(
 )
 """Every SAM by name, the bundled one first."""
 
+CLASSICAL: Mapping[str, ClassicalEntry] = MappingProxyType(
+    {
+        "otsu": ClassicalEntry(
+            name="otsu",
+            title="Otsu threshold, bright objects",
+            description="Bright on dark, told apart by brightness alone; no training.",
+            factory=("napari_medseg.models.classical", "Otsu"),
+            options={},
+        ),
+        "otsu_dark": ClassicalEntry(
+            name="otsu_dark",
+            title="Otsu threshold, dark objects",
+            description="Dark on bright, told apart by brightness alone; no training.",
+            factory=("napari_medseg.models.classical", "Otsu"),
+            options={"dark": True},
+        ),
+    }
+)
+"""Every segmenter without training by name."""
+
 METHODS: Mapping[str, MethodEntry] = MappingProxyType(
     {
         "ptsam": MethodEntry(
@@ -204,9 +247,8 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             title="Prompt tuning (PTSAM)",
             description="Tunes 2,048 numbers of a frozen SAM on about 16 images; "
             "the result is a file of a few kilobytes.",
-            module="napari_medseg.training.tuning",
-            config="PromptTuning",
-            train="tune",
+            config=("napari_medseg.training.prompt_tuning", "PromptTuning"),
+            train=("napari_medseg.training.tuning", "tune"),
             network=("napari_medseg.models.prompts", "from_model_file"),
         ),
     }

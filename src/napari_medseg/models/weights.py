@@ -8,11 +8,12 @@ which a blocking fetch could not; pooch only says where caches belong.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pooch
 
@@ -93,6 +94,26 @@ def imported() -> Mapping[str, Path]:
         return {}
     files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
     return {path.stem: path for path in files if _NAME.fullmatch(path.stem)}
+
+
+def bundled_card(entry: SamEntry) -> dict[str, Any]:
+    """Return what the card beside a bundled file says: data, training, scores.
+
+    Parameters
+    ----------
+    entry : SamEntry
+        The SAM.
+
+    Returns
+    -------
+    dict
+        Empty where there is no card.
+    """
+    path = _place(entry.weights).with_suffix(".json")
+    if not entry.weights.bundled or not path.is_file():
+        return {}
+    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return card
 
 
 def remember(digest: str, path: Path) -> None:

@@ -171,8 +171,7 @@ class Promptable:
             raise TypeError(f"{type(model).__name__} is not a PromptableModel")
         generator = torch.Generator().manual_seed(int(batch.seed))
         maps = target_maps(batch, len(model.kinds), sams.stride_of(model.sam) // 4)
-        images = batch.images.contiguous(memory_format=torch.channels_last)
-        embeddings = sams.encode(model.sam.image_encoder, images)
+        embeddings = sams.encode(model.sam.image_encoder, batch.images)
         figures: dict[str, Tensor] = {}
         loss = embeddings.new_zeros(())
         rows = self._token_rows(model, batch, maps, generator)
@@ -210,26 +209,18 @@ class Promptable:
     ) -> Rows:
         """Draw named, filter and exemplar tasks."""
         config = self.config
-        named = _named_rows(model, maps, config.named, generator)
-        filters = _filter_rows(model, maps, config.filters, generator)
-        half = _named_rows(model, maps, config.exemplars, generator)
-        other = _filter_rows(model, maps, config.exemplars, generator)
-        rows = half.target.shape[0]
-        use_filter = torch.rand(rows, generator=generator) < 0.4
-        pick = use_filter.to(half.target.device).view(-1, 1, 1)
-        target = torch.where(pick, other.target, half.target)
-        tokens = exemplar_tokens(model.sam, target, batch.images.shape[-1], generator)
-        noise = torch.randn(
-            named.tokens.shape[0] + filters.tokens.shape[0],
-            *named.tokens.shape[1:],
-            generator=generator,
-        ).to(target.device)
-        learned = torch.cat([named.tokens, filters.tokens])
-        return Rows(
-            torch.cat([named.image, filters.image, half.image]),
-            torch.cat([learned + config.token_noise * noise, tokens]),
-            torch.cat([named.target, filters.target, target]),
-        )
+        size = batch.images.shape[-1]
+        groups = []
+        if config.named:
+            rows = _named_rows(model, maps, config.named, generator)
+            groups.append(_with_noise(rows, config.token_noise, generator))
+        if config.filters:
+            rows = _filter_rows(model, maps, config.filters, generator)
+            groups.append(_with_noise(rows, config.token_noise, generator))
+        if config.exemplars:
+            rows = _exemplar_rows(model, maps, config.exemplars, size, generator)
+            groups.append(rows)
+        return Rows(*(torch.cat(parts) for parts in zip(*groups, strict=True)))
 
     def _decode(
         self, model: PromptableModel, embeddings: Tensor, rows: Rows
@@ -294,8 +285,7 @@ class DenseWarmUp:
             raise TypeError(f"{type(model).__name__} is not a PromptableModel")
         sam = model.sam
         maps = target_maps(batch, len(model.kinds), sams.stride_of(sam) // 4)
-        images = batch.images.contiguous(memory_format=torch.channels_last)
-        embeddings = sams.encode(sam.image_encoder, images)
+        embeddings = sams.encode(sam.image_encoder, batch.images)
         dense = sams.no_mask_embedding(sam.prompt_encoder)
         features = sam.mask_decoder.output_upscaling(embeddings + dense)
         everyone = torch.arange(len(features), device=features.device)
@@ -407,6 +397,30 @@ def _filter_rows(
     tokens = torch.einsum("rf,fnd->rnd", weights, model.task_tokens[model.named :])
     target = (response + offset.view(-1, 1, 1) > 0).float()
     return Rows(image, tokens, target)
+
+
+def _with_noise(rows: Rows, amount: float, generator: torch.Generator) -> Rows:
+    """Blur learned tokens a little, so that their neighbourhood means the same."""
+    noise = torch.randn(rows.tokens.shape, generator=generator)
+    return rows._replace(tokens=rows.tokens + amount * noise.to(rows.tokens.device))
+
+
+def _exemplar_rows(
+    model: PromptableModel,
+    maps: Maps,
+    count: int,
+    size: int,
+    generator: torch.Generator,
+) -> Rows:
+    """Draw named and filter tasks, given by points on them and points off them."""
+    named = _named_rows(model, maps, count, generator)
+    filters = _filter_rows(model, maps, count, generator)
+    use_filter = torch.rand(len(named.image), generator=generator) < 0.4
+    pick = use_filter.to(named.target.device).view(-1, 1, 1)
+    target = torch.where(pick, filters.target, named.target)
+    return Rows(
+        named.image, exemplar_tokens(model.sam, target, size, generator), target
+    )
 
 
 def exemplar_tokens(

@@ -49,15 +49,17 @@ class TrainingReport:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON holds it."""
+        """Return the report as JSON holds it; ``held_out`` and ``untuned`` are Dice."""
         return {
             "parameters": self.parameters,
             "seconds": round(self.seconds, 2),
             "steps": self.steps,
             "best_step": self.best_step,
             "images": self.images,
-            "held_out": self.held_out.rounded() if self.held_out else None,
-            "untuned": self.untuned.rounded() if self.untuned else None,
+            "held_out": self.held_out and round(self.held_out.dice, 4),
+            "untuned": self.untuned and round(self.untuned.dice, 4),
+            "held_out_scores": self.held_out and self.held_out.rounded(),
+            "untuned_scores": self.untuned and self.untuned.rounded(),
             "warnings": list(self.warnings),
             "history": self.history,
         }

@@ -1,0 +1,30 @@
+"""The command ``napari-medseg``."""
+
+from __future__ import annotations
+
+import logging
+
+import typer
+
+from napari_medseg.cli import models, run
+
+app = typer.Typer(
+    name="napari-medseg",
+    help="Tune SAM on about 16 annotated images with 2,048 numbers, and segment the "
+    "rest.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+app.command()(run.demo)
+app.command()(run.train)
+app.command()(run.segment)
+app.command()(run.evaluate)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Run the command line."""
+    # what readers log of a damaged file, this program says in a sentence
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    app()

@@ -1,0 +1,126 @@
+"""``napari-medseg models``: what is there, and how to get more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_medseg.cli.console import follow, print_json, print_table, sentences
+from napari_medseg.models.registry import CLASSICAL, METHODS, SAMS, lookup
+
+app = typer.Typer(help="List, describe, fetch and import models.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+"""The option that makes output machine-readable."""
+
+
+@app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """List the SAMs, the imported checkpoints, the segmenters and the methods."""
+    from napari_medseg.models.weights import imported, locate
+
+    rows: list[dict[str, Any]] = []
+    for entry in SAMS.values():
+        here = locate(entry) is not None
+        rows.append(_row(entry.name, "SAM", entry.description, here))
+    for name, path in imported().items():
+        rows.append(_row(name, "SAM (imported)", str(path), True))
+    for classical in CLASSICAL.values():
+        rows.append(_row(classical.name, "segmenter", classical.description, True))
+    for method in METHODS.values():
+        rows.append(_row(method.name, "training method", method.description, True))
+    if as_json:
+        print_json(rows)
+        return
+    table = [
+        [row["name"], row["kind"], "yes" if row["here"] else "no", row["description"]]
+        for row in rows
+    ]
+    print_table(["name", "kind", "here", "what it is for"], table, figures=False)
+
+
+def _row(name: str, kind: str, description: str, here: bool) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "here": here, "description": description}
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="A name, or a .medseg file.")],
+    as_json: Json = False,
+) -> None:
+    """Show what is known of a model: licence, origin, scores."""
+    with sentences(as_json=as_json):
+        facts = _facts(model)
+        if as_json:
+            print_json(facts)
+            return
+        for name, value in facts.items():
+            typer.echo(f"{name}: {value}")
+
+
+def _facts(model: str) -> dict[str, Any]:
+    """Return the card of a model file, or the entry of a SAM."""
+    import dataclasses
+
+    if Path(model).suffix.lower() == ".medseg":
+        from napari_medseg.io.model_file import read_card
+
+        return dataclasses.asdict(read_card(model))
+    from napari_medseg.models.weights import bundled_card, locate
+
+    entry = lookup(model)
+    path = locate(entry)
+    facts = {
+        "name": entry.name,
+        "title": entry.title,
+        "description": entry.description,
+        "licence": entry.weights.licence,
+        "licence_note": entry.weights.licence_note,
+        "address": entry.weights.url,
+        "sha256": entry.weights.sha256,
+        "file": str(path) if path else None,
+        "working_size": entry.working_size,
+    }
+    return facts | bundled_card(entry)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="vit_b, vit_l or vit_h.")],
+    as_json: Json = False,
+) -> None:
+    """Download a SAM; a download that was cut off is continued."""
+    from napari_medseg.models.weights import fetch as fetch_job
+
+    with sentences(as_json=as_json):
+        entry = lookup(name)
+        typer.echo(f"{entry.title}: {entry.weights.licence_note}", err=True)
+        path = follow(fetch_job(entry), quiet=as_json)
+        if as_json:
+            print_json({"name": name, "file": str(path)})
+        else:
+            typer.echo(f"{entry.title} is here: {path}")
+
+
+@app.command("import")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A SAM checkpoint: .pth, .safetensors.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name for a fine-tuned checkpoint.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option(help="Replace an imported checkpoint of that name.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Import a checkpoint from a file, for computers without internet."""
+    from napari_medseg.models.weights import import_file
+
+    with sentences(as_json=as_json):
+        path = import_file(file, name, replace=replace)
+        if as_json:
+            print_json({"name": path.stem, "file": str(path)})
+        else:
+            typer.echo(f"Imported as {path.stem}: {path}")

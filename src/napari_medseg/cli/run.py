@@ -1,0 +1,268 @@
+"""``demo``, ``train``, ``segment`` and ``evaluate``."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_medseg._config import from_dict
+from napari_medseg._types import InputError
+from napari_medseg.cli.console import (
+    FAILED,
+    follow,
+    print_json,
+    print_table,
+    sentences,
+)
+from napari_medseg.cli.models import Json  # noqa: TC001  (read by typer)
+from napari_medseg.cli.options import config_class, with_config_options
+from napari_medseg.cli.run_file import RunFile
+from napari_medseg.models.registry import METHODS, lookup_method
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with images and masks; else images are generated."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for model files and overlays.")
+    ] = Path("medseg-demo"),
+    sam: Annotated[str, typer.Option(help="The SAM to tune.")] = "nano",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Tune on 16 annotated images, segment others, and say how it went."""
+    with sentences(as_json=as_json):
+        from napari_medseg.demo import folder_task, generated_tasks, run_demo
+        from napari_medseg.training.prompt_tuning import PromptTuning
+
+        tasks = [folder_task(data)] if data else generated_tasks(seed)
+        config = PromptTuning(sam=sam, seed=seed, device=device)
+        results = follow(run_demo(tasks, out, config), quiet=as_json)
+        count = len(results)
+        mean = {
+            name: round(sum(getattr(item, name) for item in results) / count, 4)
+            for name in ("dice", "untuned", "otsu")
+        }
+        seconds = round(sum(item.seconds for item in results), 2)
+        if as_json:
+            tasks_json = {item.name: item.to_dict() for item in results}
+            print_json({**mean, "seconds": seconds, "tasks": tasks_json})
+            return
+        rows = [
+            [
+                item.name,
+                f"{item.dice:.3f}",
+                f"{item.untuned:.3f}",
+                f"{item.otsu:.3f}",
+                str(item.images),
+                f"{item.seconds:.0f} s",
+            ]
+            for item in results
+        ]
+        headings = ["Dice of", "tuned", "untuned", "Otsu", "images", "tuning"]
+        print_table(headings, rows)
+        typer.echo(f"Model files and overlays are in {out}.")
+
+
+@with_config_options(*(method.config for method in METHODS.values()))
+def train(
+    out: Annotated[Path, typer.Option(help="The model file to write (.medseg).")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images (or an image).")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of their annotations.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")
+    ] = None,
+    annotation: Annotated[
+        str | None,
+        typer.Option(help="What the masks hold: auto, dense, sparse or instances."),
+    ] = None,
+    ignore: Annotated[
+        int | None, typer.Option(help="Mask value of unlabelled pixels.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Run file of a training to repeat.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoints: go on where a killed run stopped."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model file if it exists.")
+    ] = False,
+    as_json: Json = False,
+    **settings: Any,
+) -> None:
+    """Train on annotated images; writes the model file and a run file beside it."""
+    with sentences(as_json=as_json):
+        from napari_medseg.api import train_job
+        from napari_medseg.io.pairs import read_pairs
+
+        run_path = _check_out(out, overwrite=overwrite)
+        given = {
+            "images": images,
+            "masks": masks,
+            "method": method,
+            "annotation": annotation,
+            "ignore": ignore,
+        }
+        run = RunFile.assemble(config, given, settings, today())
+        kind = config_class(lookup_method(run.method).config)
+        chosen = from_dict(kind, run.config, str(config or "the command line"))
+        pairs = read_pairs(
+            run.images, run.masks, annotation=run.annotation, ignore=run.ignore
+        )
+        for finding in pairs.findings:
+            typer.echo(f"Note: {finding}", err=True)
+        job = train_job(pairs, chosen, date=run.date, checkpoints=resume)
+        trained = follow(job, quiet=as_json)
+        from napari_medseg.io.model_file import save
+
+        save(out, trained.model_file)
+        run.done(trained.config).save(run_path)
+        report = trained.report.to_dict()
+        report |= {
+            "model": str(out),
+            "run_file": str(run_path),
+            "bytes": out.stat().st_size,
+        }
+        if as_json:
+            print_json(report)
+            return
+        _print_training(trained.report, out, run_path)
+
+
+def today() -> str:
+    """Return the date of today; a run file keeps it, so that a replay has the same."""
+    return datetime.date.today().isoformat()
+
+
+def _check_out(out: Path, *, overwrite: bool) -> Path:
+    """Refuse a model file that cannot be written; return the run file's path."""
+    if out.suffix.lower() != ".medseg":
+        raise InputError(f"{out} must end in .medseg, the ending of model files.")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another name, or add --overwrite.")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"The folder {out.absolute().parent} does not exist; make it.")
+    return out.with_suffix(".run.yaml")
+
+
+def _print_training(report: Any, out: Path, run_path: Path) -> None:
+    """Say how a training went."""
+    if report.held_out is not None:
+        tuned, untuned = report.held_out, report.untuned
+        typer.echo(
+            f"Held-out Dice {tuned.dice:.3f} ± {tuned.dice_sd:.3f} on {tuned.images} "
+            f"images that were not trained on (untuned SAM: {untuned.dice:.3f})."
+        )
+    for warning in report.warnings:
+        typer.echo(f"Warning: {warning}", err=True)
+    typer.echo(
+        f"{report.parameters:,} numbers trained in {report.seconds:.0f} s; "
+        f"{out} has {out.stat().st_size:,} bytes. {run_path} repeats the training."
+    )
+
+
+def segment(
+    inputs: Annotated[list[Path], typer.Argument(help="Images and folders.")],
+    model: Annotated[
+        str, typer.Option(help="A .medseg file, or a name of `models list`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the label images.")],
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Write objects in place of classes.")
+    ] = False,
+    split: Annotated[
+        str, typer.Option(help="How touching objects are cut: watershed, components.")
+    ] = "watershed",
+    threshold: Annotated[
+        float, typer.Option(help="Probability above which is object.", min=0, max=1)
+    ] = 0.5,
+    min_size: Annotated[
+        int, typer.Option(help="Smaller objects, in pixels, are dropped.", min=0)
+    ] = 16,
+    base: Annotated[
+        str | None, typer.Option(help="Checkpoint of the SAM the model was tuned on.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace labels that are there.")
+    ] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Segment images and folders; running it again does what is still missing."""
+    with sentences(as_json=as_json):
+        from napari_medseg.batch import segment_files
+        from napari_medseg.inference import open_segmenter
+        from napari_medseg.instances import ObjectConfig
+
+        objects = (
+            ObjectConfig(threshold=threshold, min_size=min_size, split=split)
+            if instances
+            else None
+        )
+        segmenter = open_segmenter(model, device, base)
+        job = segment_files(
+            inputs, segmenter, out, objects=objects, overwrite=overwrite
+        )
+        report = follow(job, quiet=as_json)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        typer.echo(
+            f"{len(report.done)} segmented, {len(report.skipped)} were there already, "
+            f"{len(report.failed)} failed; labels are in {out}."
+        )
+    for name, note in report.notes.items():
+        typer.echo(f"Note: {name}: {note}", err=True)
+    for reason in report.failed.values():
+        typer.echo(f"Failed: {reason}", err=True)
+    if report.failed:
+        raise typer.Exit(FAILED)
+
+
+def evaluate(
+    pred: Annotated[Path, typer.Option(help="Folder of label images to score.")],
+    truth: Annotated[Path, typer.Option(help="Folder of annotations.")],
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Score objects too: AP and PQ.")
+    ] = False,
+    ignore: Annotated[
+        int | None, typer.Option(help="Value of unlabelled pixels in the truth.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score label images against annotations, an image at a time and on average."""
+    with sentences(as_json=as_json):
+        from napari_medseg.evaluation import evaluate_folders
+
+        job = evaluate_folders(pred, truth, instances=instances, ignore=ignore)
+        result = follow(job, quiet=as_json)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        names = list(result.mean)
+        rows = [
+            [image, *(f"{scores.get(name, float('nan')):.3f}" for name in names)]
+            for image, scores in result.per_image.items()
+        ]
+        rows.append(["mean", *(f"{result.mean[name]:.3f}" for name in names)])
+        print_table(["image", *names], rows)
+    for reason in result.failures.values():
+        typer.echo(f"Failed: {reason}", err=True)
+    for name in result.unmatched:
+        typer.echo(f"Note: {name} has no partner in the other folder.", err=True)
+    if result.failures:
+        raise typer.Exit(FAILED)

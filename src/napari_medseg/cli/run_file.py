@@ -1,0 +1,143 @@
+"""Run files: a training written down so that it can be repeated to the byte."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import yaml
+
+from napari_medseg._config import to_dict
+from napari_medseg._types import InputError
+from napari_medseg.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from _typeshed import DataclassInstance
+
+Annotation = Literal["auto", "dense", "sparse", "instances"]
+
+FORMAT = 1
+"""Version of the format."""
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A training: its data, method and settings.
+
+    Attributes
+    ----------
+    images, masks : str
+        Folders.
+    method : str
+        Name of the method.
+    annotation : str
+        What the masks hold.
+    ignore : int or None
+        Mask value of unlabelled pixels.
+    date : str
+        Of the first run; the model's card has it.
+    config : dict
+        Settings of the method.
+    format : int
+        Version of the format.
+    """
+
+    images: str
+    masks: str
+    method: str = "ptsam"
+    annotation: Annotation = "auto"
+    ignore: int | None = None
+    date: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @classmethod
+    def assemble(
+        cls,
+        path: Path | None,
+        given: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        date: str,
+    ) -> RunFile:
+        """Put together what a run file says and what the command line adds to it.
+
+        Parameters
+        ----------
+        path : Path or None
+            A run file to repeat.
+        given : mapping
+            ``images``, ``masks``, ``method``, ``annotation`` and ``ignore``; None
+            where they were not given.
+        settings : mapping
+            Settings of the method that were given; they override the run file's.
+        date : str
+            Date of a new run.
+
+        Returns
+        -------
+        RunFile
+            The run.
+
+        Raises
+        ------
+        InputError
+            The run file cannot be read, or images or masks are missing.
+        """
+        values: dict[str, Any] = {"date": date} if path is None else _read(path)
+        values |= {
+            name: str(value.absolute()) if isinstance(value, Path) else value
+            for name, value in given.items()
+            if value is not None
+        }
+        for name in ("images", "masks"):
+            if name not in values:
+                raise InputError(
+                    f"--{name} is missing: give the folder, or a run file (--config)."
+                )
+        if values.get("annotation", "auto") not in get_args(Annotation):
+            raise InputError(
+                f"annotation is {values['annotation']!r}; choose one of "
+                f"{', '.join(get_args(Annotation))}."
+            )
+        values["config"] = {**values.get("config", {}), **settings}
+        return cls(**values)
+
+    def done(self, config: DataclassInstance) -> RunFile:
+        """Return the run file that repeats what was done."""
+        return replace(self, config=to_dict(config))
+
+    def save(self, path: Path) -> None:
+        """Write the run file."""
+        with atomic_path(path) as temporary:
+            text = yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a run file, and refuse what is none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path} cannot be read as a run file, which is YAML: {error}"
+        ) from error
+    known = {item.name for item in fields(RunFile)}
+    if (
+        not isinstance(values, dict)
+        or not values.keys() <= known
+        or not isinstance(values.get("config", {}), dict)
+    ):
+        raise InputError(
+            f"{path} is not a run file. `napari-medseg train` writes one beside each "
+            "model file."
+        )
+    if values.get("format") != FORMAT:
+        raise InputError(
+            f"{path} was written by a later version; update napari-medseg to use it."
+        )
+    return cast("dict[str, Any]", values)

@@ -1,0 +1,41 @@
+"""The settings of PTSAM, apart from its code: forms and ``--help`` need no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari_medseg._config import check, setting
+
+
+@dataclass(frozen=True)
+class PromptTuning:
+    """PTSAM: tune SAM by prompts alone (Piater et al. 2025)."""
+
+    sam: str = setting("nano", "The SAM to tune: a name, or a checkpoint file.")
+    prompts: int = setting(8, "Prompts a class, of 256 numbers each.", ge=1, le=64)
+    encoder_prompts: int = setting(
+        0, "Prompts in each block of the image encoder (8 in the paper).", ge=0, le=64
+    )
+    steps: int = setting(240, "Optimisation steps.", ge=1)
+    learning_rate: float = setting(1e-2, "Peak learning rate.", ge=0.0)
+    batch: int = setting(4, "Views a step.", ge=1)
+    views: int | None = setting(
+        None, "Changed views an image; more for small SAMs by default.", ge=0
+    )
+    working_size: int | None = setting(
+        None, "Pixels a side that SAM looks at; by default what it was made for.", ge=64
+    )
+    validate: int | None = setting(
+        None, "Images held out to measure on; by default a quarter, or folds.", ge=0
+    )
+    minutes: float | None = setting(None, "Stop training after so long.", ge=0.0)
+    stop_at: tuple[int, ...] = setting(
+        (), "Steps each part of a run did that was ended early; set by run files."
+    )
+    seed: int = setting(0, "Seed of everything random.", ge=0)
+    device: str = setting(
+        "auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps")
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
