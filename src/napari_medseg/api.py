@@ -91,4 +91,5 @@ def train(pairs: Pairs, config: Any, *, date: str = "") -> Segmenter:
         Ready to predict and to save.
     """
     trained = finish(train_job(pairs, config, date=date))
-    return Segmenter(trained.model_file, config.device)
+    # the checkpoint at hand need not be looked for
+    return Segmenter(trained.model_file, config.device, getattr(config, "sam", None))

@@ -9,10 +9,11 @@ it, and another model is never mixed in unasked.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,18 +108,16 @@ def plan_work(inputs: Iterable[Path], out: Path) -> list[Work]:
     Raises
     ------
     InputError
-        An input does not exist, or there is no image at all.
+        An input does not exist or is the output folder, or there is no image at all.
     """
     found: dict[Path, Path] = {}
+    spelt: set[str] = set()  # one file may be given twice, in two spellings
     for item in inputs:
-        if item.is_dir() and item.suffix.lower() != ".zarr":
-            for path in image_files(item, recursive=True):
-                if out.resolve() not in path.resolve().parents:
-                    found.setdefault(path, path.parent.relative_to(item))
-        elif item.exists():
-            found.setdefault(item, Path())
-        else:
-            raise InputError(f"{item} does not exist; check the path.")
+        for path, folder in _listed(item, out):
+            place = os.path.abspath(path)
+            if place not in spelt:
+                spelt.add(place)
+                found[path] = folder
     if not found:
         raise InputError(
             "There is no image in what was given. Give image files or folders of them."
@@ -130,6 +129,27 @@ def plan_work(inputs: Iterable[Path], out: Path) -> list[Work]:
     return [
         Work(path, out / folder / _label_name(path, folder, names))
         for path, folder in found.items()
+    ]
+
+
+def _listed(item: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Return the images of one input, each with the folder it has in the output."""
+    if not item.exists():
+        raise InputError(f"{item} does not exist; check the path.")
+    if not item.is_dir() or item.suffix.lower() == ".zarr":
+        return [(item, Path())]
+    own, labels = item.resolve(), out.resolve()
+    if own == labels:
+        raise InputError(
+            f"{item} holds the images, so labels cannot go there; choose another "
+            "folder for the output, such as one in it."
+        )
+    # labels of an earlier run are no images to segment
+    inside = own in labels.parents
+    return [
+        (path, path.parent.relative_to(item))
+        for path in image_files(item, recursive=True)
+        if not (inside and labels in path.resolve().parents)
     ]
 
 
@@ -177,13 +197,14 @@ def segment_files(
     Raises
     ------
     InputError
-        There is nothing to do, two images would write one file, or the output folder
-        holds the work of another model or settings.
+        There is nothing to do, two images would write one file, labels would replace
+        an image, or the output folder holds the work of another model or settings.
     """
     started = time.monotonic()
     work = plan_work(inputs, out)
     _check_targets(work)
-    _claim(out, segmenter, objects, overwrite=overwrite)
+    made = _made(segmenter, objects)
+    mixed = _claim(out, made, work, overwrite=overwrite)
     done: list[str] = []
     skipped: list[str] = []
     failed: dict[str, str] = {}
@@ -196,19 +217,23 @@ def segment_files(
             continue
         try:
             note = _segment_one(item, segmenter, objects)
-        except (MedsegError, OSError) as error:
-            failed[name] = str(error)
+        except (MedsegError, OSError, ValueError) as error:
+            reason = str(error)
+            failed[name] = reason if name in reason else f"{name}: {reason}"
             continue
         done.append(name)
         if note:
             notes[name] = note
     yield Progress(len(work), len(work), "done")
+    if mixed and not _others(out, work, done):
+        _note(out, made)
     seconds = time.monotonic() - started
     return BatchReport(tuple(done), tuple(skipped), failed, notes, seconds)
 
 
 def _check_targets(work: list[Work]) -> None:
-    """Refuse two images that would write one file."""
+    """Refuse two images that would write one file, and labels in place of an image."""
+    sources = {str(item.source.resolve()).casefold() for item in work}
     places: dict[str, Path] = {}
     for item in work:
         place = item.target.as_posix().casefold()
@@ -218,44 +243,85 @@ def _check_targets(work: list[Work]) -> None:
                 f"{item.target}. Give their common folder in place of the files, or "
                 "rename one."
             )
+        if str(item.target.resolve()).casefold() in sources:
+            raise InputError(
+                f"The labels of {item.source} would replace the image {item.target}; "
+                "choose another folder for the output."
+            )
         places[place] = item.source
 
 
-def _claim(
-    out: Path,
-    segmenter: AnySegmenter,
-    objects: ObjectConfig | None,
-    *,
-    overwrite: bool,
-) -> None:
-    """Write how the labels are made, unless the folder was made otherwise."""
-    made = {
-        "napari-medseg": version("napari-medseg"),
+def _made(segmenter: AnySegmenter, objects: ObjectConfig | None) -> dict[str, Any]:
+    """Return what the provenance file says of how labels are made."""
+    try:
+        own = version("napari-medseg")
+    except PackageNotFoundError:  # run from a folder, without being installed
+        own = "0.0.0"
+    return {
+        "napari-medseg": own,
         "model": segmenter.identity,
         "classes": [entry.name for entry in segmenter.classes],
         "objects": to_dict(objects) if objects else None,
     }
-    path = out / PROVENANCE
-    settings = ("model", "objects")
-    if path.exists() and not overwrite:
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            same = all(before[key] == made[key] for key in settings)
-        except (ValueError, KeyError, TypeError, OSError):
-            same = False
-        if not same:
-            raise InputError(
-                f"{out} holds labels made by another model or other settings. Choose "
-                "another folder, or ask for them to be overwritten (--overwrite)."
-            )
+
+
+def _claim(
+    out: Path, made: Mapping[str, Any], work: list[Work], *, overwrite: bool
+) -> bool:
+    """Write how the labels are made, unless the folder was made otherwise.
+
+    Returns
+    -------
+    bool
+        Whether labels that were made otherwise are there, to be overwritten. The
+        provenance file says so until none is left: a run that is killed half-way must
+        not pass for a whole one.
+    """
+    same = _made_alike(out, made)
+    there = [item.target for item in work if item.target.exists()]
+    if same is None and there and not overwrite:
+        raise InputError(
+            f"{there[0]} is there already, and no run of napari-medseg wrote it. "
+            "Choose another folder, or ask for it to be overwritten (--overwrite)."
+        )
+    if same is False and not overwrite:
+        raise InputError(
+            f"{out} holds labels made by another model or other settings. Choose "
+            "another folder, or ask for them to be overwritten (--overwrite)."
+        )
+    mixed = same is False or (same is None and bool(there))
+    _note(out, {**made, "mixed": True} if mixed else made)
+    return mixed
+
+
+def _made_alike(out: Path, made: Mapping[str, Any]) -> bool | None:
+    """Tell whether all labels in a folder were made this way; None where it is new."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
+        before = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
+        alike = all(before[key] == made[key] for key in ("model", "objects"))
+        return alike and not before.get("mixed")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return False
+
+
+def _note(out: Path, made: Mapping[str, Any]) -> None:
+    """Write the provenance file."""
+    try:
+        with atomic_path(out / PROVENANCE) as temporary:
             temporary.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{out} cannot be written to: {error.strerror or error}."
         ) from error
+
+
+def _others(out: Path, work: list[Work], done: list[str]) -> bool:
+    """Tell whether the folder holds labels that this run did not make."""
+    own = {item.source.resolve() for item in work}
+    own |= {item.target.resolve() for item in work if str(item.source) in done}
+    return any(path.resolve() not in own for path in image_files(out, recursive=True))
 
 
 def _segment_one(

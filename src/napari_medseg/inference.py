@@ -65,12 +65,15 @@ class Plan:
         Where.
     note : str
         What was made smaller, in words; empty for the first plan.
+    first : Framing or None
+        The windows to begin with, where they were made smaller since.
     """
 
     framing: Framing
     batch: int
     device: torch.device
     note: str = ""
+    first: Framing | None = None
 
     def smaller(self) -> Plan | None:
         """Return the next plan to try, or None where there is none."""
@@ -84,10 +87,12 @@ class Plan:
                 self,
                 framing=replace(framing, tile=tile, size=half),
                 note="Memory ran out, so the image was done in smaller windows.",
+                first=self.first or framing,
             )
         if self.device.type != "cpu":
+            # the processor mostly has more memory, and whole windows see more
             return Plan(
-                framing,
+                self.first or framing,
                 1,
                 torch.device("cpu"),
                 "Memory of the graphics card ran out, so the processor was used.",

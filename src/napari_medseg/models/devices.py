@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from napari_medseg._types import InputError
@@ -64,7 +66,8 @@ def supports_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
+        # not in every torch that is supported; float32 is right without it, too
+        has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
     return False
 
@@ -86,13 +89,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     -------
     bool
         True for Python's and torch's own errors, and for the plain RuntimeErrors
-        with which the allocators of the processor and of MPS report it.
+        with which the allocators of the processor, of MPS and of CUDA's libraries
+        report it.
     """
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and (
         "not enough memory" in text
         or "can't allocate memory" in text
         or "out of memory" in text
+        or "ALLOC_FAILED" in text
     )

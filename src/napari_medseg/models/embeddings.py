@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
@@ -110,18 +111,24 @@ class EmbeddingCache:
         except FileNotFoundError:
             return None
         except (SafetensorError, KeyError, OSError):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
         return embedding
 
     def _to_disk(self, key: str, embedding: Tensor) -> None:
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.folder / f"{key}.safetensors") as path:
-            save_file({"embedding": embedding.contiguous()}, path)
+        # a disk that is full or cannot be written only means computing it again
+        with suppress(OSError, SafetensorError):
+            with atomic_path(self.folder / f"{key}.safetensors") as path:
+                save_file({"embedding": embedding.contiguous()}, path)
+            self._make_room(self.folder)
+
+    def _make_room(self, folder: Path) -> None:
+        """Remove the files unused for longest, but never the newest."""
         files = sorted(
-            self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime
+            folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime
         )
         total = sum(path.stat().st_size for path in files)
         for path in files[:-1]:

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from napari_medseg._config import check, setting
+from napari_medseg._types import InputError
 from napari_medseg.models.sam import standardise
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_medseg._types import FloatArray
+
+PATCH = 16
+"""Every SAM cuts its input into patches of so many pixels a side."""
 
 SMALLEST_TILE = 64
 """Smaller images are shown with a margin rather than magnified further."""
@@ -60,6 +64,12 @@ class Framing:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.size % PATCH:
+            near = round(self.size / PATCH) * PATCH
+            raise InputError(
+                f"The working size is {self.size} pixels; it must be a multiple of "
+                f"{PATCH}, such as {near}."
+            )
 
     @classmethod
     def for_images(cls, shapes: Iterable[tuple[int, int]], size: int) -> Framing:
@@ -207,9 +217,14 @@ class Blender:
         self._weight[box.slices] += weight
 
     def result(self) -> FloatArray:
-        """Return the probabilities of the image, ``float32 (K, Y, X)``."""
-        blended: FloatArray = self._sum / self._weight
-        return blended
+        """Return the probabilities of the image, ``float32 (K, Y, X)``.
+
+        It comes last: nothing can be added to them.
+        """
+        # in place, as there may not be memory for a large image twice
+        self._sum /= self._weight
+        self._weight.fill(1.0)
+        return self._sum
 
 
 def _ramp(length: int) -> FloatArray:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -143,7 +143,7 @@ class PromptedAttention(nn.Module):
         tokens, heads = height * width, inner.num_heads
         qkv = inner.qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.flatten(1, 2)
-        extra = inner.qkv(prompts).reshape(len(prompts), 3, heads, -1)
+        extra = inner.qkv(prompts).reshape(len(prompts), 3, heads, q.shape[-1])
         extra = extra.permute(1, 2, 0, 3)[:, None].expand(-1, batch, -1, -1, -1)
         _, prompt_k, prompt_v = extra.flatten(1, 2)
         scores = (q * inner.scale) @ k.transpose(1, 2)
@@ -262,6 +262,12 @@ class PromptedSam(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, but for the encoder: its statistics are frozen too."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Map standardised images ``(B, 3, S, S)`` to ``(B, K, h, w)`` logits."""

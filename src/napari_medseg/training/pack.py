@@ -9,6 +9,7 @@ the ``promptable`` objective, each of which depends on seed and step alone.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,6 +38,19 @@ if TYPE_CHECKING:
 
 CROP = 320
 """Side of a crop, in pixels."""
+
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy raises for files that are not the archive it expects."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,7 +242,7 @@ class Pack:
                 images[~file["grey"], 1:] = file["colours"]
                 names = tuple(str(name) for name in file["names"])
                 return cls(images, file["ids"], file["kinds"], file["source"], names)
-        except (OSError, ValueError, KeyError, zlib.error) as error:
+        except _UNREADABLE as error:
             raise InputError(
                 f"{path} is not a pack of training crops; make it again."
             ) from error

@@ -347,13 +347,18 @@ def target_maps(batch: PromptableBatch, kinds: int, shrink: int) -> Maps:
     def smaller(maps: Tensor) -> Tensor:
         return functional.avg_pool2d(maps, shrink) if shrink > 1 else maps
 
-    grey = smaller(batch.grey)
-    named = torch.cat(
-        [tasks.object_maps(batch.ids, batch.grey), tasks.kind_maps(batch.kinds, kinds)],
-        dim=1,
-    )
-    valid = smaller(batch.valid.unsqueeze(1))[:, 0]
-    return Maps(smaller(named), tasks.filter_responses(grey), valid)
+    # in bfloat16 little would be left of second derivatives of a smooth image
+    with torch.autocast(batch.grey.device.type, enabled=False):
+        named = torch.cat(
+            [
+                tasks.object_maps(batch.ids, batch.grey),
+                tasks.kind_maps(batch.kinds, kinds),
+            ],
+            dim=1,
+        )
+        filters = tasks.filter_responses(smaller(batch.grey))
+        valid = smaller(batch.valid.unsqueeze(1))[:, 0]
+        return Maps(smaller(named), filters, valid)
 
 
 def _mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -110,14 +110,19 @@ def warnings_of(
     """
     found = []
     if report.held_out is None:
+        reason = (
+            "it takes at least two annotated images"
+            if report.images < 2
+            else "no image was held out"
+        )
         found.append(
-            "There is no held-out score: it takes at least two annotated images. "
-            "Look at the result on other images before you trust it."
+            f"There is no held-out score: {reason}. Look at the result on other images "
+            "before you trust it."
         )
     elif report.images < 8:
         found.append(
-            f"The score rests on {report.images} images, each held out once; annotate "
-            "more for a score to rely on."
+            f"The score rests on {report.held_out.images} of {report.images} annotated "
+            "images; annotate more for a score to rely on."
         )
     for index in absent:
         name = "background" if index == 0 else f"class {index}"

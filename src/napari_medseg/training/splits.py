@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,14 +74,26 @@ def split_images(
     held_out = count // 4 if validate is None else validate
     if held_out == 0:
         return []
-    wanted = frozenset().union(*classes)
     for attempt in range(_TRIES):
-        order = np.random.default_rng((seed, attempt)).permutation(count)
-        split = _split(count, order[:held_out].tolist())
-        if wanted == frozenset().union(*(classes[i] for i in split.training)):
-            return [split]
-    order = np.random.default_rng((seed, 0)).permutation(count)
-    return [_split(count, order[:held_out].tolist())]
+        order = np.random.default_rng((seed, attempt)).permutation(count).tolist()
+        chosen = _spare(classes, order, held_out)
+        if len(chosen) == held_out:
+            return [_split(count, chosen)]
+    order = np.random.default_rng((seed, 0)).permutation(count).tolist()
+    return [_split(count, order[:held_out])]
+
+
+def _spare(
+    classes: Sequence[frozenset[int]], order: Sequence[int], most: int
+) -> list[int]:
+    """Return the first images of ``order`` whose classes others show as well."""
+    showing = Counter(index for some in classes for index in some)
+    chosen: list[int] = []
+    for image in order:
+        if len(chosen) < most and all(showing[index] > 1 for index in classes[image]):
+            chosen.append(image)
+            showing.subtract(classes[image])
+    return chosen
 
 
 def _split(count: int, held_out: Sequence[int]) -> Split:

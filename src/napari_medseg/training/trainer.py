@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -41,6 +41,9 @@ BatchT = TypeVar("BatchT", contravariant=True)
 
 Stopped = Literal["steps", "minutes", "patience", "cancelled"]
 """Why a training ended."""
+
+Evaluate: TypeAlias = "Callable[[], Mapping[str, Any]]"
+"""Gives held-out figures, ``score`` among them, as JSON can hold them."""
 
 
 class Objective(Protocol[BatchT]):
@@ -111,7 +114,7 @@ class FitResult:
     best_score : float or None
         Its held-out score, or None where nothing was held out.
     history : list of dict
-        ``step`` and the figures of each evaluation.
+        ``step`` and all that each evaluation gave.
     stopped : str
         Why it ended: ``steps``, ``minutes``, ``patience`` or ``cancelled``.
     """
@@ -119,20 +122,8 @@ class FitResult:
     steps: int = 0
     best_step: int = 0
     best_score: float | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     stopped: Stopped = "steps"
-
-
-class _StepModule(nn.Module):
-    """Objective and model as one module, so that a step is one ``forward``."""
-
-    def __init__(self, objective: Objective[Any], model: nn.Module) -> None:
-        super().__init__()
-        self.objective = objective
-        self.model = model
-
-    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.objective.step(self.model, batch)
 
 
 def never() -> bool:
@@ -146,7 +137,7 @@ def fit(
     batches: Callable[[int], Any],
     config: FitConfig,
     *,
-    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = never,
 ) -> Job[FitResult]:
@@ -164,7 +155,8 @@ def fit(
         Settings of the loop.
     evaluate : callable, optional
         Gives held-out figures; ``score`` among them decides which step is best. It
-        is also asked before the first step. Without it the last step is kept.
+        is also asked before the first step and after the last, however the run
+        ends. Without it the last step is kept.
     checkpoint : Path, optional
         File to resume from, if it is there, and to write to.
     stop : callable, optional
@@ -182,11 +174,13 @@ def fit(
 
     Raises
     ------
+    InputError
+        The checkpoint is damaged, or of another model or seed.
     JobError
         The loss became not a number, or memory ran out.
     """
-    run = _Run(model, objective, config, checkpoint)
     try:
+        run = _Run(model, objective, config, checkpoint)
         yield from run.steps(batches, evaluate, stop)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
@@ -229,8 +223,7 @@ class _Run:
         optimiser = torch.optim.AdamW(
             groups, lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        module = _StepModule(objective, model)
-        self.module, self.optimiser = self.fabric.setup(module, optimiser)
+        _, self.optimiser = self.fabric.setup(model, optimiser)
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint)
 
@@ -243,16 +236,16 @@ class _Run:
     def steps(
         self,
         batches: Callable[[int], Any],
-        evaluate: Callable[[], Mapping[str, float]] | None,
+        evaluate: Evaluate | None,
         stop: Callable[[], bool],
     ) -> Job[None]:
         """Run the loop."""
         config, result = self.config, self.result
         started = time.monotonic() - self.seconds
         saved = self.seconds
-        if result.steps == 0:
-            self._measure(evaluate)
         try:
+            if result.steps % config.evaluate_every == 0:
+                self._measure(evaluate)
             while (reason := self._reason_to_stop(stop)) is None:
                 figures = self._step(batches(result.steps), result.steps)
                 result.steps += 1
@@ -266,6 +259,7 @@ class _Run:
                     self._save()
                 yield Progress(result.steps, self.last_step, "training", figures)
             result.stopped = reason
+            self._measure(evaluate)
         finally:
             self._save()
         if self.best:
@@ -290,9 +284,14 @@ class _Run:
         factor = learning_rate_factor(step, config)
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate * group["lr_scale"] * factor
-        with torch.random.fork_rng():
+        device = self.fabric.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(config.seed * 1_000_003 + step)
-            loss, figures = self.module(self.fabric.to_device(batch))
+            # not through Fabric's module, which would round the targets to bfloat16
+            with self.fabric.autocast():
+                loss, figures = self.objective.step(
+                    self.model, self.fabric.to_device(batch)
+                )
             if not torch.isfinite(loss):
                 raise JobError(
                     f"The loss is not a number at step {step}. Choose a smaller "
@@ -307,13 +306,16 @@ class _Run:
             name: float(value.detach()) for name, value in figures.items()
         }
 
-    def _measure(
-        self, evaluate: Callable[[], Mapping[str, float]] | None
-    ) -> dict[str, float]:
-        """Evaluate, and keep the weights if they are the best so far."""
+    def _measure(self, evaluate: Evaluate | None) -> dict[str, float]:
+        """Evaluate, once a step, and keep the weights if they are the best so far.
+
+        Returns the figures that are plain numbers.
+        """
         result = self.result
         if evaluate is None:
             result.best_step = result.steps
+            return {}
+        if result.history and result.history[-1]["step"] == result.steps:
             return {}
         figures = dict(evaluate())
         result.history.append({"step": float(result.steps), **figures})
@@ -321,7 +323,7 @@ class _Run:
         if result.best_score is None or score > result.best_score:
             result.best_score, result.best_step = score, result.steps
             self.best = _snapshot(self.model)
-        return figures
+        return {key: item for key, item in figures.items() if isinstance(item, float)}
 
     def _save(self) -> None:
         """Write weights, optimiser and best weights to one safetensors file."""
@@ -351,15 +353,23 @@ class _Run:
             with safe_open(path, framework="pt") as file:
                 note = json.loads((file.metadata() or {})["run"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            result = FitResult(
+                note["steps"], note["best_step"], note["best_score"], note["history"]
+            )
+            seed, self.seconds = note["seed"], note["seconds"]
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise InputError(
                 f"{path} is not a checkpoint of a training and cannot be resumed. "
                 "Delete it to start again."
             ) from error
-        if note["seed"] != self.config.seed:
+        if seed != self.config.seed:
             raise InputError(
-                f"{path} is the checkpoint of a run with seed {note['seed']}, not "
+                f"{path} is the checkpoint of a run with seed {seed}, not "
                 f"{self.config.seed}. Delete it, or use that seed."
+            )
+        if _shapes(_part(tensors, "model.")) != _shapes(_changing(self.model)):
+            raise InputError(
+                f"{path} is the checkpoint of another model. Delete it to start again."
             )
         _load_snapshot(self.model, _part(tensors, "model."))
         self.best = _part(tensors, "best.")
@@ -369,10 +379,7 @@ class _Run:
                 key: value if key == "step" else torch.empty_like(item).copy_(value)
                 for key, value in state.items()
             }
-        self.result = FitResult(
-            note["steps"], note["best_step"], note["best_score"], note["history"]
-        )
-        self.seconds = note["seconds"]
+        self.result = result
 
 
 def learning_rate_factor(step: int, config: FitConfig) -> float:
@@ -399,24 +406,31 @@ def learning_rate_factor(step: int, config: FitConfig) -> float:
     return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * along))
 
 
-def _snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copy what training changes: trained parameters, and buffers."""
-    frozen = {name for name, item in model.named_parameters() if not item.requires_grad}
+def _changing(model: nn.Module) -> dict[str, Tensor]:
+    """Return what training changes: trained parameters, and buffers."""
+    # a layer that stands in two places has two names
+    parameters = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, item in parameters if not item.requires_grad}
     return {
-        name: item.detach().cpu().clone()
-        for name, item in model.state_dict().items()
-        if name not in frozen
+        name: item for name, item in model.state_dict().items() if name not in frozen
+    }
+
+
+def _snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Copy what training changes."""
+    return {
+        name: item.detach().cpu().clone() for name, item in _changing(model).items()
     }
 
 
 def _load_snapshot(model: nn.Module, snapshot: dict[str, Tensor]) -> None:
     """Put a snapshot back."""
-    _, unexpected = model.load_state_dict(snapshot, strict=False)
-    if unexpected:
-        raise InputError(
-            f"The checkpoint is of another model: it holds {unexpected[0]}, which "
-            "this one has not. Delete it to start again."
-        )
+    model.load_state_dict(snapshot, strict=False)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shapes of tensors, to tell one model from another."""
+    return {name: item.shape for name, item in tensors.items()}
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

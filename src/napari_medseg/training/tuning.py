@@ -8,11 +8,12 @@ kept. See `napari_medseg.models.prompts` for the method and its source.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
-from dataclasses import dataclass, replace
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
 
     from napari_medseg.io.pairs import Pairs
     from napari_medseg.training.prompt_tuning import PromptTuning
+
+IMAGES = "images"
+"""Where an evaluation keeps the scores of its images."""
 
 VIEWS = {"nano": 8}
 """Changed views an image, by kind of SAM; larger ones take seconds to embed one."""
@@ -125,15 +129,14 @@ class _HeldOut:
         self.study = study
         self.split = split
         self.model: nn.Module | None = None
-        self.by_step: list[list[Score]] = []
 
-    def __call__(self) -> dict[str, float]:
+    def __call__(self) -> dict[str, Any]:
         if self.model is None:
             raise ValueError("the model to measure was not given")
         scores = self.study.score(self.model, self.split.held_out)
-        self.by_step.append(scores)
         mean = float(np.mean([score.dice for score in scores]))
-        return {"score": mean, "held_out_dice": mean}
+        # the history is kept in checkpoints, and a resumed run needs these again
+        return {"score": mean, "held_out_dice": mean, IMAGES: list(map(asdict, scores))}
 
 
 @dataclass
@@ -142,7 +145,8 @@ class _Part:
 
     model: nn.Module
     result: FitResult
-    held_out: _HeldOut | None
+    training: tuple[int, ...]
+    held_out: tuple[int, ...]
 
 
 class _Study:
@@ -227,27 +231,35 @@ class _Study:
 
     def train(self, training: Iterable[int], split: Split | None) -> Job[None]:
         """Train one part of the run, measured on a split, or for the best steps."""
-        model = self.model()
+        model, training = self.model(), tuple(training)
         held_out = _HeldOut(self, split) if split else None
         if held_out:
             held_out.model = model
-        number = len(self.parts)
         settings = self._fit_config()
-        if held_out is None and self.parts:
+        if held_out is None and self.parts and settings.stop_at is None:
             settings = replace(settings, stop_at=self.best_step)
-        path = self.checkpoints and self.checkpoints / f"part{number}.safetensors"
         result = yield from fit(
             model,
             Supervised(),
-            self._batches(list(training)),
+            self._batches(training),
             settings,
             evaluate=held_out,
-            checkpoint=path,
+            checkpoint=self._checkpoint(),
             stop=self.stop,
         )
-        self.parts.append(_Part(model, result, held_out))
+        kept = split.held_out if split else ()
+        self.parts.append(_Part(model, result, training, kept))
 
-    def _batches(self, training: list[int]) -> KeptViews | FreshViews:
+    def _checkpoint(self) -> Path | None:
+        """Return the file of the next part, of these images and settings alone."""
+        if self.checkpoints is None:
+            return None
+        config = replace(self.config, sam="", minutes=None, stop_at=(), device="auto")
+        run = repr((config, self.backbone.digest, self.pairs.digest)).encode()
+        name = f"{hashlib.sha256(run).hexdigest()[:16]}-part{len(self.parts)}"
+        return self.checkpoints / f"{name}.safetensors"
+
+    def _batches(self, training: Sequence[int]) -> KeptViews | FreshViews:
         config = self.config
         if self.frozen:
             views = [
@@ -337,13 +349,10 @@ class _Study:
         tuned: list[Score] = []
         images: list[int] = []
         for part in self.parts:
-            if part.held_out is None:
-                continue
-            steps = [int(entry["step"]) for entry in part.result.history]
-            if self.best_step in steps and part.held_out.by_step:
-                place = steps.index(self.best_step) - len(steps)
-                tuned += part.held_out.by_step[place]
-                images += part.held_out.split.held_out
+            for entry in part.result.history:
+                if entry["step"] == self.best_step:
+                    tuned += [Score(**score) for score in entry[IMAGES]]
+                    images += part.held_out
         bare = PromptedDecoder(self.backbone.sam, self.pairs.classes - 1, count=0)
         model = (
             bare if self.frozen else PromptedSam(self.backbone.sam.image_encoder, bare)
@@ -361,18 +370,19 @@ class _Study:
             held_out=Summary.of(tuned),
             untuned=Summary.of(untuned),
             images=len(self.pairs),
-            history=[entry for part in self.parts for entry in part.result.history],
+            history=[
+                {key: value for key, value in entry.items() if key != IMAGES}
+                for part in self.parts
+                for entry in part.result.history
+            ],
         )
         warnings = warnings_of(report, tuned, self._absent_classes(), self.ended_early)
         return replace(report, warnings=tuple(warnings))
 
     def _absent_classes(self) -> list[int]:
         """Return the classes that no image trained on in the end shows."""
-        training = range(len(self.examples))
-        if len(self.splits) == 1:
-            training = self.splits[0].training  # type: ignore[assignment]
         shown: set[int] = set()
-        for index in training:
+        for index in self.parts[-1].training:
             shown |= set(np.unique(self.examples[index].target).tolist())
         return [index for index in range(self.pairs.classes) if index not in shown]
 
@@ -402,7 +412,7 @@ class _Study:
                 "seed": config.seed,
                 "date": date,
                 "versions": {
-                    "napari-medseg": version("napari-medseg"),
+                    "napari-medseg": _version(),
                     "torch": torch.__version__,
                     "python": platform.python_version(),
                 },
@@ -415,6 +425,14 @@ class _Study:
             framing=to_dict(self.view_config.framing),
         )
         return ModelFile(card, tensors)
+
+
+def _version() -> str:
+    """Return the version of this package; a training shall not fail for want of it."""
+    try:
+        return version("napari-medseg")
+    except PackageNotFoundError:  # run from a folder, without being installed
+        return "0.0.0"
 
 
 def _prompt_tensors(model: nn.Module) -> dict[str, Tensor]:
