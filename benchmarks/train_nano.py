@@ -33,6 +33,7 @@ from napari_medseg.training.pack import (
     crops_of_pair,
     generated_crops,
     is_held_out,
+    two_kinds_crops,
 )
 from napari_medseg.training.promptable import (
     DenseWarmUp,
@@ -53,7 +54,8 @@ WEIGHTS = {
     "dsb2018_nuclei": 0.3,
     "usiigaci_phase_contrast": 0.08,
     "bubil_multiannotator": 0.07,
-    "generated": 0.55,
+    "generated": 0.43,
+    "two_kinds": 0.12,
 }
 """How often each source is drawn."""
 
@@ -86,6 +88,7 @@ def make(
     """Make a pack of training crops."""
     sources = [(name, crops_of_set(data / name)) for name in SETS]
     sources.append(("generated", list(generated_crops(generated, seed=1))))
+    sources.append(("two_kinds", list(two_kinds_crops(generated // 6, seed=1000))))
     for name, crops in sources:
         print(f"{name}: {len(crops)} crops")
     Pack.from_crops(sources).save(out)
@@ -100,6 +103,10 @@ def train(
     batch: Annotated[int, typer.Option()] = 8,
     size: Annotated[int, typer.Option()] = 256,
     learning_rate: Annotated[float, typer.Option()] = 6e-4,
+    named: Annotated[int, typer.Option()] = 2,
+    filters: Annotated[int, typer.Option()] = 2,
+    exemplars: Annotated[int, typer.Option()] = 0,
+    objects: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option()] = "auto",
 ) -> None:
     """Train, or go on training."""
@@ -135,7 +142,7 @@ def train(
         report(
             fit(
                 model,
-                Promptable(PromptableConfig()),
+                Promptable(PromptableConfig(named, filters, exemplars, objects)),
                 PackBatches(crops, weights, batch, size, seed=0),
                 settings(steps, learning_rate),
                 checkpoint=run / "checkpoint.safetensors",

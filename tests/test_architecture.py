@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ),
         ("models",),
         ("inference", "training", "evaluation", "quality"),
-        ("api",),
+        ("api", "exchange"),
         ("batch", "demo"),
         ("__init__",),  # the package itself: the public names, on demand
         ("engine",),

@@ -271,26 +271,25 @@ def test_last_weights_are_left_where_nothing_is_measured() -> None:
     assert (result.steps, result.best_step, result.stopped) == (7, 7, "cancelled")
 
 
-@pytest.mark.parametrize(("scores", "best"), [([0.1, 0.9, 0.3], 5), ([0.1, 0.2], 0)])
+@pytest.mark.parametrize(
+    ("scores", "best"), [([0.1, 0.9, 0.3], 5), ([0.5, 0.2, 0.1], 0)]
+)
 def test_stop_keeps_the_best(scores: list[float], best: int) -> None:
     model = Toy()
-    seen: dict[int, dict[str, Tensor]] = {0: weights(model)}
-    objective = Regression()
-    asked = scripted(scores if best else [0.5, 0.2, 0.1])
+    seen = {0: weights(model)}
+    stop = iter([False] * 7 + [True])
     job = fit(
         model,
-        objective,
+        Regression(),
         batches,
         config(),
-        evaluate=asked,
-        stop=lambda: len(objective.steps_seen) == 7,
+        evaluate=scripted(scores),
+        stop=lambda: next(stop),
     )
-    while True:
-        try:
-            seen[next(job).step] = weights(model)
-        except StopIteration as done:
-            result = done.value
-            break
+    for _ in range(7):
+        report = next(job)
+        seen[report.step] = weights(model)
+    result = finish(job)
     assert (result.steps, result.stopped) == (7, "cancelled")
     assert result.best_step == best
     assert same(weights(model), seen[best])

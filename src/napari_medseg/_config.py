@@ -140,7 +140,19 @@ def from_dict(kind: type[C], values: Mapping[str, Any], source: str) -> C:
         name: _coerce(hints[name], value, f"{source}: {name}")
         for name, value in values.items()
     }
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    type(None): "nothing",
+}
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
@@ -151,11 +163,12 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     for option in options:
         origin = getattr(option, "__origin__", option)
         if origin is tuple and isinstance(value, (list, tuple)):
-            return tuple(value)
+            return tuple(_coerce(option.__args__[0], item, where) for item in value)
         if origin is float and isinstance(value, (int, float)):
             return float(value)
         if origin is int and isinstance(value, bool):
             continue
         if isinstance(origin, type) and isinstance(value, origin):
             return value
-    raise InputError(f"{where} is {value!r}, which is not of type {hint}.")
+    wanted = " or ".join(_WORDS.get(option, str(option)) for option in options)
+    raise InputError(f"{where} is {value!r}, but it must be {wanted}.")

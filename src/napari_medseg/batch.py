@@ -225,7 +225,7 @@ def segment_files(
         if note:
             notes[name] = note
     yield Progress(len(work), len(work), "done")
-    if mixed and not _others(out, work, done):
+    if mixed and not _others(out, work, set(done)):
         _note(out, made)
     seconds = time.monotonic() - started
     return BatchReport(tuple(done), tuple(skipped), failed, notes, seconds)
@@ -317,7 +317,7 @@ def _note(out: Path, made: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _others(out: Path, work: list[Work], done: list[str]) -> bool:
+def _others(out: Path, work: list[Work], done: set[str]) -> bool:
     """Tell whether the folder holds labels that this run did not make."""
     own = {item.source.resolve() for item in work}
     own |= {item.target.resolve() for item in work if str(item.source) in done}

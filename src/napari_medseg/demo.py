@@ -154,7 +154,7 @@ def folder_task(data: Path) -> Task:
     if len(pairs) < 2:
         raise InputError(f"{data} holds one pair; at least two are needed.")
     cut = min(TRAINING, len(pairs) - 1)
-    return Task(data.name, pairs[:cut], pairs[cut : cut + TESTING])
+    return Task(data.absolute().name, pairs[:cut], pairs[cut : cut + TESTING])
 
 
 def run_demo(
@@ -188,11 +188,11 @@ def run_demo(
         job = train_job(task.training, config)
         trained = yield from _named(job, task.name)
         seconds = time.monotonic() - started
-        segmenter = Segmenter(trained.model_file, config.device)
+        segmenter = Segmenter(trained.model_file, config.device, config.sam)
         path = segmenter.save(out / f"{task.name.replace(' ', '_')}.medseg")
         bare = trained.model_file.tensors["decoder_prompts"][:, :0]
         without = replace(trained.model_file, tensors={"decoder_prompts": bare})
-        untuned = Segmenter(without, config.device)
+        untuned = Segmenter(without, config.device, config.sam)
         yield Progress(0, None, f"{task.name}: measuring")
         results.append(
             TaskResult(

@@ -106,14 +106,23 @@ def sentences(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except MedsegError as error:
-        if as_json:
-            typer.echo(json.dumps({"error": str(error)}))
-        typer.echo(f"Error: {error}", err=True)
         code = BAD_ARGUMENTS if isinstance(error, InputError) else FAILED
-        raise typer.Exit(code) from error
+        raise _refused(str(error), code, as_json=as_json) from error
+    except OSError as error:
+        # the disk is full, or a folder may not be written to
+        reason = f"{error.filename}: {error.strerror}" if error.filename else error
+        raise _refused(f"{reason}.", FAILED, as_json=as_json) from error
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
         raise typer.Exit(130) from None
+
+
+def _refused(sentence: str, code: int, *, as_json: bool) -> typer.Exit:
+    """Say what went wrong; return what ends the program."""
+    if as_json:
+        print_json({"error": sentence})
+    typer.echo(f"Error: {sentence}", err=True)
+    return typer.Exit(code)
 
 
 def print_json(value: Any) -> None:

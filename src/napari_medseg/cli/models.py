@@ -10,7 +10,9 @@ import typer
 from napari_medseg.cli.console import follow, print_json, print_table, sentences
 from napari_medseg.models.registry import CLASSICAL, METHODS, SAMS, lookup
 
-app = typer.Typer(help="List, describe, fetch and import models.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, describe, fetch, import and export models.", no_args_is_help=True
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 """The option that makes output machine-readable."""
@@ -61,15 +63,22 @@ def info(
 
 
 def _facts(model: str) -> dict[str, Any]:
-    """Return the card of a model file, or the entry of a SAM."""
+    """Return the card of a model file, or the entry of a name that `list` shows."""
     import dataclasses
 
     if Path(model).suffix.lower() == ".medseg":
         from napari_medseg.io.model_file import read_card
 
         return dataclasses.asdict(read_card(model))
-    from napari_medseg.models.weights import bundled_card, locate
+    from napari_medseg.models.weights import bundled_card, imported, locate
 
+    other = CLASSICAL.get(model) or METHODS.get(model)
+    if other is not None:
+        shown = ("name", "title", "description")
+        return {name: getattr(other, name) for name in shown}
+    if model in imported():
+        note = "An imported checkpoint; ask who made it for its licence."
+        return {"name": model, "description": note, "file": str(imported()[model])}
     entry = lookup(model)
     path = locate(entry)
     facts = {
@@ -124,3 +133,35 @@ def import_checkpoint(
             print_json({"name": path.stem, "file": str(path)})
         else:
             typer.echo(f"Imported as {path.stem}: {path}")
+
+
+@app.command("export")
+def export_model(
+    model: Annotated[Path, typer.Argument(help="A tuned model (.medseg).")],
+    out: Annotated[Path, typer.Option(help="The package to write (.zip).")],
+    author: Annotated[
+        list[str] | None,
+        typer.Option(help="Who made the model; once for each author."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Checkpoint of the SAM the model was tuned on.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the package if it exists.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a tuned model as a BioImage.IO package, for other programs."""
+    with sentences(as_json=as_json):
+        from napari_medseg.exchange import export_bioimageio
+
+        job = export_bioimageio(
+            model, out, authors=author or (), base=base, overwrite=overwrite
+        )
+        done = follow(job, quiet=as_json)
+        if as_json:
+            print_json(done.to_dict())
+            return
+        for warning in done.warnings:
+            typer.echo(f"Note: {warning}", err=True)
+        typer.echo(f"{done.path} is a BioImage.IO package.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,7 +110,7 @@ def train(
         from napari_medseg.api import train_job
         from napari_medseg.io.pairs import read_pairs
 
-        run_path = _check_out(out, overwrite=overwrite)
+        run_path = _check_out(out, config, overwrite=overwrite)
         given = {
             "images": images,
             "masks": masks,
@@ -148,15 +149,21 @@ def today() -> str:
     return datetime.date.today().isoformat()
 
 
-def _check_out(out: Path, *, overwrite: bool) -> Path:
-    """Refuse a model file that cannot be written; return the run file's path."""
+def _check_out(out: Path, config: Path | None, *, overwrite: bool) -> Path:
+    """Refuse what cannot be written, before any work; return the run file's path."""
     if out.suffix.lower() != ".medseg":
         raise InputError(f"{out} must end in .medseg, the ending of model files.")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another name, or add --overwrite.")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"The folder {out.absolute().parent} does not exist; make it.")
-    return out.with_suffix(".run.yaml")
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"The folder {folder} does not exist; make it.")
+    run_path = out.with_suffix(".run.yaml")
+    for path in (out, run_path):
+        if path.is_dir() or not os.access(folder, os.W_OK):
+            raise InputError(f"{path} cannot be written; choose another name.")
+        repeated = config is not None and path.absolute() == config.absolute()
+        if path.exists() and not overwrite and not repeated:
+            raise InputError(f"{path} exists; choose another name, or add --overwrite.")
+    return run_path
 
 
 def _print_training(report: Any, out: Path, run_path: Path) -> None:
@@ -185,14 +192,17 @@ def segment(
         bool, typer.Option("--instances", help="Write objects in place of classes.")
     ] = False,
     split: Annotated[
-        str, typer.Option(help="How touching objects are cut: watershed, components.")
-    ] = "watershed",
+        str | None,
+        typer.Option(help="How touching objects are cut: watershed, components."),
+    ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Probability above which is object.", min=0, max=1)
-    ] = 0.5,
+        float | None,
+        typer.Option(help="Probability above which is object.", min=0, max=1),
+    ] = None,
     min_size: Annotated[
-        int, typer.Option(help="Smaller objects, in pixels, are dropped.", min=0)
-    ] = 16,
+        int | None,
+        typer.Option(help="Smaller objects, in pixels, are dropped.", min=0),
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="Checkpoint of the SAM the model was tuned on.")
     ] = None,
@@ -208,11 +218,16 @@ def segment(
         from napari_medseg.inference import open_segmenter
         from napari_medseg.instances import ObjectConfig
 
-        objects = (
-            ObjectConfig(threshold=threshold, min_size=min_size, split=split)
-            if instances
-            else None
-        )
+        choices: dict[str, Any] = {
+            "split": split,
+            "threshold": threshold,
+            "min_size": min_size,
+        }
+        given = {name: value for name, value in choices.items() if value is not None}
+        if given and not instances:
+            option = next(iter(given)).replace("_", "-")
+            raise InputError(f"--{option} is for objects: add --instances.")
+        objects = ObjectConfig(**given) if instances else None
         segmenter = open_segmenter(model, device, base)
         job = segment_files(
             inputs, segmenter, out, objects=objects, overwrite=overwrite

@@ -11,6 +11,7 @@ import yaml
 from napari_medseg._config import to_dict
 from napari_medseg._types import InputError
 from napari_medseg.io.atomic import atomic_path
+from napari_medseg.models.registry import SAMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,6 +104,9 @@ class RunFile:
                 f"{', '.join(get_args(Annotation))}."
             )
         values["config"] = {**values.get("config", {}), **settings}
+        sam = values["config"].get("sam")
+        if isinstance(sam, str) and sam not in SAMS and Path(sam).is_file():
+            values["config"]["sam"] = str(Path(sam).absolute())
         return cls(**values)
 
     def done(self, config: DataclassInstance) -> RunFile:
@@ -136,8 +140,15 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is not a run file. `napari-medseg train` writes one beside each "
             "model file."
         )
-    if values.get("format") != FORMAT:
+    if values.get("format", FORMAT) != FORMAT:
         raise InputError(
             f"{path} was written by a later version; update napari-medseg to use it."
+        )
+    for name in ("images", "masks", "method", "annotation", "date"):
+        if not isinstance(values.get(name, ""), str):
+            raise InputError(f"{path}: {name} is {values[name]!r}, which is no text.")
+    if not isinstance(values.get("ignore"), int | None):
+        raise InputError(
+            f"{path}: ignore is {values['ignore']!r}, which is no whole number."
         )
     return cast("dict[str, Any]", values)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Otsu:
     """The threshold of Otsu (IEEE Trans. SMC 9, 1979) on the mean of the channels.
 
+    Of more than three channels the first three count; NaN is background.
+
     Attributes
     ----------
     dark : bool
@@ -52,10 +54,11 @@ class Otsu:
         channels = len(image)
         usual = Normalisation.for_channels(channels, rgb=channels == 3)
         grey = normalise(image, usual).mean(axis=0)
-        bright = grey > otsu_threshold(grey)
-        found = (~bright if self.dark else bright).astype(np.float32)
-        if grey.min() == grey.max():
-            found = np.zeros_like(found)
+        known = ~np.isnan(image[list(usual.channels)]).any(axis=0)
+        found = np.zeros_like(grey)
+        if known.any() and grey[known].min() < grey[known].max():
+            bright = grey > otsu_threshold(grey[known])
+            found[known & (bright != self.dark)] = 1
         return Prediction(np.stack([1 - found, found]), self.classes)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ from napari_medseg._types import InputError
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models.framing import resize
 from napari_medseg.models.sam import standardise
-from napari_medseg.samples import KINDS, mixed_scene
+from napari_medseg.samples import KINDS, make_two_kinds, mixed_scene
 from napari_medseg.training.augment import (
     random_affine,
     random_intensity,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from napari_medseg.samples import Scene
 
 CROP = 320
 """Side of a crop, in pixels."""
@@ -143,6 +145,29 @@ def crops_of_pair(
     return crops
 
 
+TWO_KINDS_AS = {"round cell": "blob", "rod": "rod"}
+"""Which of `KINDS` the two kinds of the demo's scenes are."""
+
+
+def two_kinds_crops(count: int, seed: int) -> Iterable[Crop]:
+    """Generate scenes of round cells and rods, told apart by shape alone.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    seed : int
+        Of the generator; the demo uses those below 1000.
+
+    Yields
+    ------
+    Crop
+        A generated crop.
+    """
+    for scene in make_two_kinds(count, seed, CROP):
+        yield _crop_of(replace(scene, kind_names=tuple(TWO_KINDS_AS.values())))
+
+
 def generated_crops(count: int, seed: int) -> Iterable[Crop]:
     """Generate scenes of several kinds of objects.
 
@@ -159,15 +184,20 @@ def generated_crops(count: int, seed: int) -> Iterable[Crop]:
         A generated crop.
     """
     for index in range(count):
-        scene = mixed_scene(np.random.default_rng((seed, index)), CROP)
-        table = np.zeros(len(scene.kind_names) + 1, np.uint8)
-        table[1:] = [_kind_number(name, scene.kind_names) for name in scene.kind_names]
-        image = np.broadcast_to(scene.image, (3, CROP, CROP))
-        yield Crop(
-            np.ascontiguousarray(image),
-            scene.instances.astype(np.uint16),
-            table[scene.kinds],
-        )
+        yield _crop_of(mixed_scene(np.random.default_rng((seed, index)), CROP))
+
+
+def _crop_of(scene: Scene) -> Crop:
+    """Return a generated scene as a crop."""
+    names = scene.kind_names
+    table = np.zeros(len(names) + 1, np.uint8)
+    table[1:] = [_kind_number(name, names) for name in names]
+    image = np.broadcast_to(scene.image, (3, CROP, CROP))
+    return Crop(
+        np.ascontiguousarray(image),
+        scene.instances.astype(np.uint16),
+        table[scene.kinds],
+    )
 
 
 def _kind_number(name: str, names: Sequence[str]) -> int:
@@ -237,7 +267,8 @@ class Pack:
             The file is not a pack.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # numpy leaves a damaged file open that it has opened itself
+            with path.open("rb") as stream, np.load(stream) as file:
                 images = np.repeat(file["first"][:, None], 3, axis=1)
                 images[~file["grey"], 1:] = file["colours"]
                 names = tuple(str(name) for name in file["names"])

@@ -32,7 +32,7 @@ class PromptTuning:
     stop_at: tuple[int, ...] = setting(
         (), "Steps each part of a run did that was ended early; set by run files."
     )
-    seed: int = setting(0, "Seed of everything random.", ge=0)
+    seed: int = setting(0, "Seed of everything random.", ge=0, le=2**31 - 1)
     device: str = setting(
         "auto", "Where to compute.", choices=("auto", "cpu", "cuda", "mps")
     )

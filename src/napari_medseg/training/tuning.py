@@ -200,13 +200,14 @@ class _Study:
             count = VIEWS.get(self.backbone.kind, 1)
         if not self.frozen:
             count = 0
+        alone = self.splits[0].training if len(self.splits) == 1 else None
         total = len(self.examples)
         for index, example in enumerate(self.examples):
             yield Progress(index, total, f"embedding {example.name}")
             plain = plain_views(example, self.view_config)
             changed = (
                 changed_view(example, index * count + number, self.view_config)
-                for number in range(count)
+                for number in range(count if alone is None or index in alone else 0)
             )
             self.windows.append([self._embedded(view) for view in plain])
             self.views.append([self._embedded(view) for view in changed])
