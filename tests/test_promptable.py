@@ -11,6 +11,13 @@ from torch import Tensor
 from napari_medseg.models.sam import build_nano
 from napari_medseg.samples import KINDS
 from napari_medseg.training import tasks
+from napari_medseg.training.drawing import (
+    exemplar_tokens,
+    jittered_boxes,
+    object_rows,
+    sample_points,
+    target_maps,
+)
 from napari_medseg.training.pack import Pack, PackBatches, generated_crops
 from napari_medseg.training.promptable import (
     DenseWarmUp,
@@ -18,12 +25,7 @@ from napari_medseg.training.promptable import (
     PromptableBatch,
     PromptableConfig,
     PromptableModel,
-    exemplar_tokens,
-    jittered_boxes,
-    object_rows,
     parameter_groups,
-    sample_points,
-    target_maps,
 )
 
 SIZE = 64

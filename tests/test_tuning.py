@@ -113,7 +113,7 @@ def test_any_number_of_images(
 
 def test_the_score_is_that_of_the_model_in_the_file(sam: str) -> None:
     """Segmented anew, whole image by whole image, from the file's own numbers."""
-    data = pairs(9)
+    data = pairs(8)
     trained = train(data, sam, validate=3, learning_rate=0.05)
     study = tuning._Study(data, trained.config, load_backbone(sam), None, lambda: False)
     finish(study.prepare())
@@ -130,19 +130,19 @@ def test_the_score_is_that_of_the_model_in_the_file(sam: str) -> None:
 def test_tuning_twice_in_one_process_is_alike(sam: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first = train(pairs(9), sam)
+    first = train(pairs(8), sam)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(6)
-    second = train(pairs(9), sam)
+    second = train(pairs(8), sam)
     assert same(first, second, tmp_path)
     assert replace(first.report, seconds=0) == replace(second.report, seconds=0)
-    other = train(pairs(9), sam, seed=1)
+    other = train(pairs(8), sam, seed=1)
     assert not same(first, other, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("count", "calls"),
-    [(1, 2), (3, 0), (3, 2), (3, 6), (3, 15), (9, 1), (9, 3), (9, 99), (3, 99)],
+    [(1, 2), (3, 0), (3, 6), (3, 16), (8, 1), (8, 3), (3, 99)],
 )
 def test_run_that_was_stopped_is_replayed(
     count: int, calls: int, sam: str, tmp_path: Path
@@ -155,7 +155,7 @@ def test_run_that_was_stopped_is_replayed(
     assert same(stopped, again, tmp_path)
     assert again.config == stopped.config
     said = any("stopped early" in item for item in stopped.report.warnings)
-    assert said or calls in (15, 99)
+    assert said or calls == 99
 
 
 def test_run_that_ran_out_of_time_is_replayed(
@@ -164,20 +164,23 @@ def test_run_that_ran_out_of_time_is_replayed(
     clock = iter(range(10**6))
     with monkeypatch.context() as patch:
         patch.setattr("time.monotonic", lambda: float(next(clock)))
-        short = train(pairs(3), sam, steps=50, minutes=1.0, learning_rate=0.05)
-    assert all(0 < steps < 50 for steps in short.config.stop_at)
+        short = train(pairs(3), sam, steps=50, minutes=0.5, learning_rate=0.05)
+    *folds, _ = short.config.stop_at
+    assert len(folds) == 3
+    assert all(0 < steps < 50 for steps in folds)
     assert short.config.minutes is None
     assert same(short, train(pairs(3), short.config), tmp_path)
 
 
 def test_no_minutes_gives_a_model_nevertheless(sam: str) -> None:
-    trained = train(pairs(9), sam, minutes=0.0)
+    trained = train(pairs(8), sam, minutes=0.0)
     assert trained.report.steps == 0
     assert trained.model_file.tensors["decoder_prompts"].shape == (1, 8, 256)
 
 
-@pytest.mark.parametrize("count", [3, 9])
-@pytest.mark.parametrize("reports", [4, 8, 14, 20])
+@pytest.mark.parametrize(
+    ("count", "reports"), [(3, 3), (3, 8), (3, 16), (3, 20), (8, 12)]
+)
 def test_cancelled_run_is_resumed(
     count: int, reports: int, sam: str, tmp_path: Path
 ) -> None:
@@ -200,8 +203,8 @@ def test_checkpoints_of_other_images_or_settings_are_not_resumed(
     sam: str, tmp_path: Path
 ) -> None:
     options = {"checkpoints": tmp_path / "checkpoints"}
-    train(pairs(9), sam, options=options)
-    others = gather([pair(number) for number in range(50, 59)])
+    train(pairs(8), sam, options=options)
+    others = gather([pair(number) for number in range(50, 58)])
     resumed = train(others, sam, options=options)
     assert same(resumed, train(others, sam), tmp_path)
     faster = train(others, sam, learning_rate=0.05, options=options)
@@ -209,7 +212,7 @@ def test_checkpoints_of_other_images_or_settings_are_not_resumed(
 
 
 def test_three_classes(sam: str) -> None:
-    data = pairs(9, classes=4)
+    data = pairs(8, classes=4)
     trained = train(data, sam)
     assert trained.report.parameters == 3 * 2048
     assert trained.model_file.tensors["decoder_prompts"].shape == (3, 8, 256)
@@ -230,7 +233,7 @@ def scribbled(number: int) -> Pair:
 
 
 def test_sparse_annotations_leave_out_what_is_unlabelled(sam: str) -> None:
-    data = gather([scribbled(number) for number in range(9)], annotation="sparse")
+    data = gather([scribbled(number) for number in range(8)], annotation="sparse")
     assert (data.targets(0)[1::3] == -1).all()
     trained = train(data, sam)
     assert trained.report.parameters == 2048
@@ -285,10 +288,10 @@ def test_card_holds_no_local_path(sam: str) -> None:
 
 
 def test_progress_is_named_and_numbered(sam: str) -> None:
-    reports = list(tune(pairs(9), config(sam)))
+    reports = list(tune(pairs(8), config(sam)))
     assert reports[0].message == "loading SAM"
     names = [item.message for item in reports if item.message.startswith("embedding")]
-    assert names == [f"embedding im{number}" for number in range(9)]
+    assert names == [f"embedding im{number}" for number in range(8)]
     training = [item for item in reports if item.message == "training"]
     assert [item.step for item in training] == [1, 2, 3, 4]
     assert {item.total for item in training} == {4}
@@ -309,12 +312,12 @@ def test_single_image_is_warned_of(sam: str) -> None:
 
 
 def test_no_held_out_image_is_warned_of(sam: str) -> None:
-    (warning,) = train(pairs(9), sam, validate=0).report.warnings
+    (warning,) = train(pairs(8), sam, validate=0).report.warnings
     assert "no image was held out" in warning
 
 
 def test_no_better_than_untuned_is_said_to_be_so(sam: str) -> None:
-    warnings = train(pairs(9), sam, learning_rate=0.0).report.warnings
+    warnings = train(pairs(8), sam, learning_rate=0.0).report.warnings
     assert any("no better than SAM untuned" in item for item in warnings)
 
 
