@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import sys
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from napari_medseg._types import (
     default_classes,
     finish,
 )
-from napari_medseg.cli import app
+from napari_medseg.cli.app import app
 from napari_medseg.exchange import export_bioimageio, package_name, readme, tracing
 from napari_medseg.inference import Segmenter, load
 from napari_medseg.io.model_file import ModelCard, ModelFile, save
@@ -126,6 +127,15 @@ def test_the_network_in_it_does_what_the_model_does(
     assert found.shape == (3, 160, 160)
     assert np.ptp(wanted[1]) > 0.05  # there is something to tell apart
     np.testing.assert_allclose(found, wanted, atol=1e-2)
+
+
+def test_only_what_torch_says_of_torchscript_is_silenced() -> None:
+    with tracing():
+        warnings.warn("`torch.jit.trace` is deprecated. Switch.", FutureWarning, 2)
+        with pytest.raises(FutureWarning, match="another"):
+            warnings.warn("another matter is deprecated", FutureWarning, 2)
+    with pytest.raises(FutureWarning, match=r"torch\.jit"):
+        warnings.warn("`torch.jit.trace` is deprecated. Switch.", FutureWarning, 2)
 
 
 def test_the_model_file_is_in_it_byte_for_byte(

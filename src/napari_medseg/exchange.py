@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from napari_medseg._types import InputError, Job, JobError, ModelFileError, Progress
 from napari_medseg.inference import Segmenter
@@ -313,7 +314,7 @@ def tracing() -> Iterator[None]:
     is deprecated in favour of formats that BioImage.IO does not know.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
         # a FutureWarning or a DeprecationWarning, by the version of torch
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
         yield
@@ -345,7 +346,7 @@ def describe(segmenter: Segmenter, authors: Sequence[str] = ()) -> dict[str, Any
     Returns
     -------
     dict
-        What ``bioimageio.yaml`` holds; files are named as `export_bioimageio` writes
+        What the ``rdf.yaml`` of a package holds; files are named as `export_bioimageio` writes
         them.
 
     Raises

@@ -16,8 +16,8 @@ class PromptTuning:
     encoder_prompts: int = setting(
         0, "Prompts in each block of the image encoder (8 in the paper).", ge=0, le=64
     )
-    steps: int = setting(240, "Optimisation steps.", ge=1)
-    learning_rate: float = setting(1e-2, "Peak learning rate.", ge=0.0)
+    steps: int = setting(120, "Optimisation steps.", ge=1)
+    learning_rate: float = setting(2e-2, "Peak learning rate.", ge=0.0)
     batch: int = setting(4, "Views a step.", ge=1)
     views: int | None = setting(
         None, "Changed views an image; more for small SAMs by default.", ge=0
