@@ -185,10 +185,12 @@ def test_an_image_is_never_replaced_by_its_labels(
     images: Path, overwrite: bool
 ) -> None:
     before = {name: (images / name).read_bytes() for name in content(images)}
-    link = images.parent / "link"
-    link.symlink_to(images)
+    outs = [images]
+    with suppress(OSError):  # not every Windows lets everybody make links
+        (images.parent / "link").symlink_to(images)
+        outs.append(images.parent / "link")
     for inputs in ([images], [images / "a.tif"], [images / "b.tif", images / "a.tif"]):
-        for out in (images, link):
+        for out in outs:
             job = segment_files(inputs, Bright(), out, overwrite=overwrite)
             with pytest.raises(InputError, match="choose another folder"):
                 finish(job)

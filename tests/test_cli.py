@@ -139,6 +139,19 @@ def test_a_word_that_is_no_command() -> None:
     assert_refused(command("segmnt"), "segmnt")
 
 
+def test_the_public_names_are_imported_when_used() -> None:
+    for name in napari_medseg.__all__:
+        assert getattr(napari_medseg, name).__module__.startswith("napari_medseg.")
+    with pytest.raises(AttributeError, match="no attribute 'tain'"):
+        _ = napari_medseg.tain
+
+
+def test_a_config_of_no_method_is_refused(data: Path) -> None:
+    pairs = read_pairs(data / "images", data / "masks")
+    with pytest.raises(TypeError, match="Tuned is not the config"):
+        train(pairs, Tuned(data, data, data, {}))
+
+
 # --- train ------------------------------------------------------------------------
 
 
@@ -266,7 +279,7 @@ def test_nothing_is_replaced_unasked(data: Path, out: Path, name: str) -> None:
 def test_a_training_that_is_interrupted_leaves_nothing(
     data: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("napari_medseg.training.tuning.fit", interrupted)
@@ -789,7 +802,7 @@ def test_a_run_that_is_killed_is_taken_up_again(tmp_path: Path) -> None:
     images, out, whole = (tmp_path / name for name in ("images", "out", "whole"))
     images.mkdir()
     rng = np.random.default_rng(0)
-    count = 30
+    count = 12
     for index in range(count):
         noise = rng.integers(0, 255, (400, 400), np.uint8)
         tifffile.imwrite(images / f"{index:02d}.tif", noise)
@@ -802,7 +815,7 @@ def test_a_run_that_is_killed_is_taken_up_again(tmp_path: Path) -> None:
     )
     try:
         until = time.monotonic() + 120
-        while not list(out.glob("*.tif")) and process.poll() is None:
+        while not list(out.glob("[0-9]*.tif")) and process.poll() is None:
             assert time.monotonic() < until
             time.sleep(0.002)
     finally:

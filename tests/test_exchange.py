@@ -113,6 +113,13 @@ def test_bioimageio_ran_the_network_where_it_can(exported: exchange.Exported) ->
     assert exported.tested is can
 
 
+def test_a_package_is_read_but_not_run_where_only_the_formats_are_installed(
+    exported: exchange.Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "find_spec", lambda _: None)
+    assert exchange.check_package(exported.path) is False
+
+
 def test_the_network_in_it_does_what_the_model_does(
     model: Path, exported: exchange.Exported
 ) -> None:

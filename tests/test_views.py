@@ -68,7 +68,7 @@ def test_image_and_target_are_changed_alike(
     view = changed_view(self_portrait(blobs((70, 90))), number, config())
     known = view.weight > 0.999
     shares = view.shares[1].float()
-    assert shares[known].max() > 0.5
+    assert shares[known].max() > 0.2
     torch.testing.assert_close(grey(view)[known], shares[known], atol=2e-3, rtol=0)
 
 
