@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 PROMPTS = 8
 """Prompts a class, and prompts a block of the image encoder, in the paper."""
 
-PROMPT_STD = 0.02
-"""Standard deviation of freshly drawn decoder prompts."""
+PROMPT_STD = 0.3
+"""Standard deviation of fresh decoder prompts, near that of SAM's own tokens."""
 
 
 class PromptedDecoder(nn.Module):

@@ -16,9 +16,9 @@ class PromptTuning:
     encoder_prompts: int = setting(
         0, "Prompts in each block of the image encoder (8 in the paper).", ge=0, le=64
     )
-    steps: int = setting(120, "Optimisation steps.", ge=1)
-    learning_rate: float = setting(2e-2, "Peak learning rate.", ge=0.0)
-    batch: int = setting(4, "Views a step.", ge=1)
+    steps: int = setting(200, "Optimisation steps.", ge=1)
+    learning_rate: float = setting(5e-2, "Peak learning rate.", ge=0.0)
+    batch: int = setting(3, "Views a step.", ge=1)
     views: int | None = setting(
         None, "Changed views an image; more for small SAMs by default.", ge=0
     )

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 IMAGES = "images"
 """Where an evaluation keeps the scores of its images."""
 
-VIEWS = {"nano": 4}
+VIEWS = {"nano": 3}
 """Changed views an image, by kind of SAM; larger ones take seconds to embed one."""
 
 
