@@ -346,8 +346,8 @@ def describe(segmenter: Segmenter, authors: Sequence[str] = ()) -> dict[str, Any
     Returns
     -------
     dict
-        What the ``rdf.yaml`` of a package holds; files are named as `export_bioimageio` writes
-        them.
+        What the ``rdf.yaml`` of a package holds; files are named as
+        `export_bioimageio` writes them.
 
     Raises
     ------
