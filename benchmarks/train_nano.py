@@ -27,6 +27,7 @@ from napari_medseg.models.sam import build_nano
 from napari_medseg.samples import KINDS
 from napari_medseg.training.pack import (
     CROP,
+    BatchShape,
     Crop,
     Pack,
     PackBatches,
@@ -40,6 +41,7 @@ from napari_medseg.training.promptable import (
     Promptable,
     PromptableConfig,
     PromptableModel,
+    tie_positions,
 )
 from napari_medseg.training.trainer import FitConfig, FitResult, fit
 
@@ -58,6 +60,9 @@ WEIGHTS = {
     "two_kinds": 0.12,
 }
 """How often each source is drawn."""
+
+LARGE = BatchShape(2, 448, zoom=(1.1, 2.6), share=0.3)
+"""Now and then two large crops, for objects that fill half of a working image."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -104,9 +109,15 @@ def train(
     size: Annotated[int, typer.Option()] = 256,
     learning_rate: Annotated[float, typer.Option()] = 6e-4,
     named: Annotated[int, typer.Option()] = 2,
-    filters: Annotated[int, typer.Option()] = 2,
-    exemplars: Annotated[int, typer.Option()] = 0,
-    objects: Annotated[int, typer.Option()] = 0,
+    filters: Annotated[int, typer.Option()] = 1,
+    regions: Annotated[int, typer.Option()] = 1,
+    objects: Annotated[int, typer.Option()] = 2,
+    start: Annotated[
+        Path | None, typer.Option(help="Start from this SAM; no warm-up.")
+    ] = None,
+    fresh_decoder: Annotated[
+        bool, typer.Option(help="Of the start, keep the encoder and the upscaling.")
+    ] = False,
     device: Annotated[str, typer.Option()] = "auto",
 ) -> None:
     """Train, or go on training."""
@@ -127,28 +138,38 @@ def train(
             device=device,
         )
 
-    batches = PackBatches(crops, weights, 2 * batch, size, seed=1)
     with (run / "log.jsonl").open("a") as log:
-        report(
-            fit(
-                model,
-                DenseWarmUp(),
-                batches,
-                settings(warm_up, 1e-3),
-                checkpoint=run / "warm_up.safetensors",
-            ),
-            log,
-        )
-        report(
-            fit(
-                model,
-                Promptable(PromptableConfig(named, filters, exemplars, objects)),
-                PackBatches(crops, weights, batch, size, seed=0),
-                settings(steps, learning_rate),
-                checkpoint=run / "checkpoint.safetensors",
-            ),
-            log,
-        )
+        tie_positions(model.sam)
+        if start is not None:
+            begin_from(model, start, fresh_decoder)
+        else:
+            batches = PackBatches(crops, weights, [BatchShape(2 * batch, size)], seed=1)
+            peak = settings(warm_up, 1e-3)
+            file = run / "warm_up.safetensors"
+            report(fit(model, DenseWarmUp(), batches, peak, checkpoint=file), log)
+        shapes = [BatchShape(batch, size), LARGE]
+        batches = PackBatches(crops, weights, shapes, seed=0)
+        mix = Promptable(PromptableConfig(named, filters, regions, objects))
+        peak = settings(steps, learning_rate)
+        file = run / "checkpoint.safetensors"
+        report(fit(model, mix, batches, peak, checkpoint=file), log)
+
+
+def begin_from(model: PromptableModel, start: Path, fresh_decoder: bool) -> None:
+    """Take weights over from a checkpoint of a run.
+
+    With a fresh decoder only the image encoder and the upscaling are taken, which
+    the dense warm-up trains too; tokens and transformer begin anew.
+    """
+    state = {
+        name.removeprefix("model."): value
+        for name, value in load_file(start).items()
+        if name.startswith("model.")
+    }
+    if fresh_decoder:
+        kept = ("sam.image_encoder.", "sam.mask_decoder.output_upscaling.", "readout.")
+        state = {name: value for name, value in state.items() if name.startswith(kept)}
+    model.load_state_dict(state, strict=False)
 
 
 @app.command()

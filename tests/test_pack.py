@@ -13,6 +13,7 @@ from napari_medseg.samples import KINDS
 from napari_medseg.training.augment import random_affine, random_margin
 from napari_medseg.training.pack import (
     CROP,
+    BatchShape,
     Crop,
     Pack,
     PackBatches,
@@ -171,19 +172,22 @@ def test_a_missing_pack_is_refused(tmp_path: Path) -> None:
 
 
 def test_batches_depend_on_seed_and_step_alone(pack: Pack) -> None:
-    batches = PackBatches(pack, [1.0, 1.0], 3, 96, seed=0)
+    batches = PackBatches(pack, [1.0, 1.0], [BatchShape(3, 96)], seed=0)
     expected = batches(4)
     torch.rand(3)
     batches(5)
-    again = PackBatches(pack, [1.0, 1.0], 3, 96, seed=0)(4)
+    again = PackBatches(pack, [1.0, 1.0], [BatchShape(3, 96)], seed=0)(4)
     assert all(torch.equal(*both) for both in zip(expected, again, strict=True))
-    for other in (batches(5), PackBatches(pack, [1.0, 1.0], 3, 96, seed=1)(4)):
+    for other in (
+        batches(5),
+        PackBatches(pack, [1.0, 1.0], [BatchShape(3, 96)], seed=1)(4),
+    ):
         assert not torch.equal(other.images, expected.images)
         assert int(other.seed) != int(expected.seed)
 
 
 def test_batches_are_what_the_objective_takes(pack: Pack) -> None:
-    batches = PackBatches(pack, [1.0, 1.0], 4, 96, seed=0)
+    batches = PackBatches(pack, [1.0, 1.0], [BatchShape(4, 96)], seed=0)
     padded = 0
     for step in range(8):
         batch = batches(step)
@@ -201,10 +205,19 @@ def test_batches_are_what_the_objective_takes(pack: Pack) -> None:
     assert padded > 0
 
 
+def test_batches_come_in_several_shapes(pack: Pack) -> None:
+    """Objects that fill half of a working image need larger crops."""
+    shapes = [BatchShape(4, 64), BatchShape(1, 160, (1.0, 2.0), share=0.5)]
+    batches = PackBatches(pack, [1.0, 1.0], shapes, seed=0)
+    found = [tuple(batches(step).grey.shape) for step in range(24)]
+    assert set(found) == {(4, 1, 64, 64), (1, 1, 160, 160)}
+    assert found.count((4, 1, 64, 64)) > found.count((1, 1, 160, 160))
+
+
 def test_weights_say_how_often_a_source_is_drawn(pack: Pack) -> None:
-    share = PackBatches(pack, [3.0, 1.0], 1, 96, seed=0).probabilities
+    share = PackBatches(pack, [3.0, 1.0], [BatchShape(1, 96)], seed=0).probabilities
     np.testing.assert_allclose(share, [0.375, 0.375, 1 / 12, 1 / 12, 1 / 12])
-    only = PackBatches(pack, [0.0, 1.0], 1, 96, seed=0).probabilities
+    only = PackBatches(pack, [0.0, 1.0], [BatchShape(1, 96)], seed=0).probabilities
     np.testing.assert_allclose(only, [0, 0, 1 / 3, 1 / 3, 1 / 3])
 
 

@@ -8,17 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from napari_medseg.models import sam as sams
 from napari_medseg.models.sam import build_nano
 from napari_medseg.samples import KINDS
 from napari_medseg.training import tasks
 from napari_medseg.training.drawing import (
-    exemplar_tokens,
+    DISC_RADIUS,
+    Canvas,
     jittered_boxes,
     object_rows,
+    region_rows,
     sample_points,
     target_maps,
 )
-from napari_medseg.training.pack import Pack, PackBatches, generated_crops
+from napari_medseg.training.pack import BatchShape, Pack, PackBatches, generated_crops
 from napari_medseg.training.promptable import (
     DenseWarmUp,
     Promptable,
@@ -26,6 +29,7 @@ from napari_medseg.training.promptable import (
     PromptableConfig,
     PromptableModel,
     parameter_groups,
+    tie_positions,
 )
 
 SIZE = 64
@@ -50,17 +54,16 @@ def model() -> PromptableModel:
 @pytest.fixture(scope="module")
 def batch() -> PromptableBatch:
     pack = Pack.from_crops([("generated", list(generated_crops(2, seed=0)))])
-    return PackBatches(pack, [1.0], 2, SIZE, seed=1)(0)
+    return PackBatches(pack, [1.0], [BatchShape(2, SIZE)], seed=1)(0)
 
 
 @pytest.mark.parametrize(
     ("mix", "figures"),
     [
-        ({}, {"named", "filters", "objects", "object_iou"}),
-        ({"exemplars": 2}, {"named", "filters", "exemplars", "objects", "object_iou"}),
-        ({"named": 0}, {"filters", "objects", "object_iou"}),
-        ({"filters": 0, "objects": 0}, {"named"}),
-        ({"named": 0, "filters": 0, "exemplars": 1, "objects": 0}, {"exemplars"}),
+        ({}, {"named", "filters", "regions", "objects", "object_iou"}),
+        ({"regions": 0, "objects": 0}, {"named", "filters"}),
+        ({"filters": 0}, {"named", "regions", "objects", "object_iou"}),
+        ({"filters": 0, "regions": 0, "objects": 0}, {"named"}),
     ],
 )
 def test_a_step_of_any_mix_of_tasks(
@@ -73,7 +76,7 @@ def test_a_step_of_any_mix_of_tasks(
 
 
 def test_same_seed_same_loss(model: PromptableModel, batch: PromptableBatch) -> None:
-    objective = Promptable(PromptableConfig(exemplars=1))
+    objective = Promptable(PromptableConfig())
     model.eval()  # or batch normalisation moves between the two
     with torch.no_grad():
         first = objective.step(model, batch)[0]
@@ -86,7 +89,7 @@ def test_same_seed_same_loss(model: PromptableModel, batch: PromptableBatch) -> 
 
 def test_all_of_sam_that_prompts_reach_is_trained(batch: PromptableBatch) -> None:
     model = fresh_model()
-    objective = Promptable(PromptableConfig(exemplars=1))
+    objective = Promptable(PromptableConfig())
     for seed in range(4):  # clicks and boxes come by chance
         objective.step(model, batch._replace(seed=torch.tensor(seed)))[0].backward()
     idle = {
@@ -222,50 +225,103 @@ def test_boxes_hold_most_of_their_object() -> None:
     assert min(moved) < 0 < max(moved)
 
 
+def whole(batch: PromptableBatch) -> Canvas:
+    """Return the canvas of crops that are whole working images."""
+    return Canvas.draw(batch, SIZE, generator())
+
+
 def test_objects_are_asked_for_one_by_one(
     model: PromptableModel, batch: PromptableBatch
 ) -> None:
-    for seed in range(6):
-        rows = object_rows(model, batch, 3, generator(seed))
-        assert rows is not None
-        assert rows.tokens.shape[0] == rows.target.shape[0] == len(rows.image) <= 6
-        assert rows.tokens.shape[2] == 256
-        for image, target in zip(rows.image.tolist(), rows.target, strict=True):
-            pooled = [
-                (batch.ids[image] == number).float()
-                for number in batch.ids[image].unique()[1:].tolist()
-            ]
-            small = torch.stack(pooled).view(-1, 32, 2, 32, 2).mean(dim=(2, 4))
-            assert (small == target).all(dim=(1, 2)).any()
+    counts = set()
+    for seed in range(8):
+        groups = object_rows(model, batch, whole(batch), 3, generator(seed))
+        assert 1 <= len(groups) <= 2
+        assert sum(len(rows.image) for rows in groups) <= 6
+        for rows in groups:
+            assert len(rows.tokens) == len(rows.target) == len(rows.image)
+            counts.add(rows.tokens.shape[1])
+            for image, target in zip(rows.image.tolist(), rows.target, strict=True):
+                pooled = [
+                    (batch.ids[image] == number).float()
+                    for number in batch.ids[image].unique()[1:].tolist()
+                ]
+                small = torch.stack(pooled).view(-1, 32, 2, 32, 2).mean(dim=(2, 4))
+                assert (small == target).all(dim=(1, 2)).any()
+    # a click or a box is two tokens; several clicks are more, and a padding point
+    assert 2 in counts and max(counts) >= 5 and 1 not in counts
 
 
 def test_nothing_is_asked_for_where_there_is_no_object(
     model: PromptableModel, batch: PromptableBatch
 ) -> None:
     empty = batch._replace(ids=torch.zeros_like(batch.ids))
-    assert object_rows(model, empty, 2, generator()) is None
+    assert object_rows(model, empty, whole(batch), 2, generator()) == []
     specks = torch.zeros_like(batch.ids)
     specks[:, :6, :6] = 1
-    assert object_rows(model, batch._replace(ids=specks), 2, generator()) is None
-    for mix in (PromptableConfig(), PromptableConfig(exemplars=1)):
-        loss, figures = Promptable(mix).step(model, empty)
-        assert torch.isfinite(loss)
-        assert "objects" not in figures
+    few = batch._replace(ids=specks)
+    assert object_rows(model, few, whole(batch), 2, generator()) == []
+    loss, figures = Promptable(PromptableConfig()).step(model, empty)
+    assert torch.isfinite(loss)
+    assert "objects" not in figures
 
 
-def test_exemplars_are_points_on_and_off_the_target(model: PromptableModel) -> None:
-    target = masks(4).float()
-    tokens = exemplar_tokens(model.sam, target, SIZE, generator())
-    assert tokens.shape == (4, 8, 256)
-    none = model.sam.prompt_encoder.not_a_point_embed.weight[0]
-    with torch.no_grad():
-        shown = (tokens - none).abs().amax(dim=2) > 1e-6
-    assert shown[:, 0].all() and shown[:, 4].all()
-    # as many on it as off it
-    assert torch.equal(shown[:, :4], shown[:, 4:])
-    nothing = exemplar_tokens(model.sam, target * 0, SIZE, generator())
-    with torch.no_grad():
-        assert not ((nothing[:, :4] - none).abs() > 1e-6).any()
+def test_a_crop_has_the_position_code_of_its_place(
+    model: PromptableModel, batch: PromptableBatch
+) -> None:
+    """Clicks on a crop and its pixels are coded as in the whole working image."""
+    canvas = Canvas(512, torch.tensor([[0.0, 0.0], [128.0, 256.0]]))
+    code = canvas.code(model.sam, (8, 8))
+    full = sams.position_code(model.sam.prompt_encoder, (64, 64))
+    torch.testing.assert_close(code[:1], full[:, :, :8, :8])
+    torch.testing.assert_close(code[1:], full[:, :, 32:40, 16:24])
+    points = torch.tensor([[[10.0, 20.0]]])
+    labels = torch.tensor([[1]])
+    here = canvas.tokens(model.sam, torch.tensor([1]), points, labels)
+    moved = points + torch.tensor([128.0, 256.0])
+    there = sams.point_tokens(model.sam.prompt_encoder, moved, labels, (512, 512))
+    torch.testing.assert_close(here, there)
+    for seed in range(5):
+        drawn = Canvas.draw(batch, 512, generator(seed))
+        assert drawn.offset.min() >= 0 and drawn.offset.max() <= 512 - SIZE
+
+
+def test_regions_are_a_named_task_in_one_place(
+    model: PromptableModel, batch: PromptableBatch
+) -> None:
+    maps = target_maps(batch, len(KINDS), 2)
+    everything = maps._replace(named=maps.named * 0 + 0.9)
+    canvas = whole(batch)
+    shapes = set()
+    for seed in range(6):
+        rows = region_rows(model, everything, canvas, 2, SIZE, generator(seed))
+        assert rows.tokens.shape == (4, 2 + 8, 256)
+        for target in rows.target:
+            inside = target[target > 0]
+            torch.testing.assert_close(inside, torch.full_like(inside, 0.9))
+            assert 0 < (target > 0).sum() < target.numel() or DISC_RADIUS > SIZE / 2
+            shapes.add(tuple(target.shape))
+    assert shapes == {(SIZE // 2, SIZE // 2)}
+    usual = region_rows(model, maps, canvas, 2, SIZE, generator(3))
+    for image, target in zip(usual.image, usual.target, strict=True):
+        kept = target > 0
+        named = maps.named[image]
+        assert ((named == target) | ~kept).all(dim=(1, 2)).any()
+
+
+def test_tied_attention_looks_where_the_prompt_points() -> None:
+    sam = fresh_model().sam
+    tie_positions(sam)
+    code = sams.position_code(sam.prompt_encoder, (16, 16))
+    keys = code.flatten(2).transpose(1, 2)
+    spot = torch.tensor([[[100.0, 180.0]]])
+    token = (
+        sams.point_tokens(sam.prompt_encoder, spot, torch.tensor([[1]]), (256, 256))
+        - sam.prompt_encoder.point_embeddings[1].weight
+    )
+    attention = sam.mask_decoder.transformer.layers[0].cross_attn_token_to_image
+    scores = (attention.q_proj(token) @ attention.k_proj(keys).transpose(1, 2))[0, 0]
+    assert int(scores.argmax()) == (180 // 16) * 16 + 100 // 16
 
 
 def test_only_a_promptable_model_can_be_trained(batch: PromptableBatch) -> None:

@@ -26,6 +26,15 @@ TOKENS = 8
 SMALLEST_SHARE = 0.004
 """A task that marks less of an image is no task on it."""
 
+SMALLEST_OBJECT = 40
+"""Pixels of the smallest object that is asked for by itself."""
+
+SEVERAL_SHARE = 0.35
+"""Share of single objects that are given by several clicks."""
+
+DISC_RADIUS = 32.0
+"""Pixels around a click that a task asked for "here" is wanted in."""
+
 
 class Rows(NamedTuple):
     """Tasks to decode, one a row.
@@ -43,6 +52,69 @@ class Rows(NamedTuple):
     image: Tensor
     tokens: Tensor
     target: Tensor
+
+
+class Canvas(NamedTuple):
+    """Where each crop of a batch lies in the working image it stands for.
+
+    Position codes depend on the place in the whole working image. A crop that is
+    trained on as if it were a whole would learn distances that are wrong later.
+
+    Attributes
+    ----------
+    size : int
+        Side of the working image, in pixels.
+    offset : Tensor
+        ``float32 (B, 2)``, x and y of the upper left corner of each crop.
+    """
+
+    size: int
+    offset: Tensor
+
+    @classmethod
+    def draw(
+        cls, batch: PromptableBatch, size: int, generator: torch.Generator
+    ) -> Canvas:
+        """Lay crops at random into working images of ``size``, or larger if need be."""
+        count, side = batch.ids.shape[0], batch.ids.shape[-1]
+        room = max(0, size - side)
+        offset = room * torch.rand(count, 2, generator=generator)
+        return cls(max(size, side), offset.round().to(batch.images.device))
+
+    def code(self, sam: Sam, grid: tuple[int, int]) -> Tensor:
+        """Return the position code of each crop's embedding, ``(B, 256, h, w)``."""
+        stride = sams.stride_of(sam)
+        device = self.offset.device
+        rows, columns = (
+            stride * (torch.arange(length, device=device) + 0.5) for length in grid
+        )
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        points = torch.stack([x, y], dim=2).flatten(0, 1) + self.offset.unsqueeze(1)
+        encoder = sam.prompt_encoder.pe_layer
+        code: Tensor = encoder.forward_with_coords(points, (self.size, self.size))
+        maps: Tensor = code.transpose(1, 2).unflatten(2, grid)
+        return maps
+
+    def tokens(self, sam: Sam, image: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+        """Encode points of crops, ``(R, N, 2)``, as prompt tokens.
+
+        Parameters
+        ----------
+        sam : Sam
+            Whose prompt encoder to use.
+        image : Tensor
+            ``int64 (R,)``, which crop a row is of.
+        points, labels : Tensor
+            As for `napari_medseg.models.sam.point_tokens`, in pixels of the crop.
+
+        Returns
+        -------
+        Tensor
+            ``(R, N, 256)``.
+        """
+        moved = points + self.offset[image].unsqueeze(1)
+        size = (self.size, self.size)
+        return sams.point_tokens(sam.prompt_encoder, moved, labels, size)
 
 
 class Maps(NamedTuple):
@@ -116,59 +188,49 @@ def with_noise(rows: Rows, amount: float, generator: torch.Generator) -> Rows:
     return rows._replace(tokens=rows.tokens + amount * noise.to(rows.tokens.device))
 
 
-def exemplar_rows(
+def region_rows(
     model: PromptableModel,
     maps: Maps,
+    canvas: Canvas,
     count: int,
     size: int,
     generator: torch.Generator,
 ) -> Rows:
-    """Draw named and filter tasks, given by points on them and points off them."""
-    named = named_rows(model, maps, count, generator)
-    filters = filter_rows(model, maps, count, generator)
-    use_filter = torch.rand(len(named.image), generator=generator) < 0.4
-    pick = use_filter.to(named.target.device).view(-1, 1, 1)
-    target = torch.where(pick, filters.target, named.target)
-    return Rows(
-        named.image, exemplar_tokens(model.sam, target, size, generator), target
-    )
+    """Draw named tasks that are wanted only inside a box, or only around a click.
 
-
-def exemplar_tokens(
-    sam: Sam, target: Tensor, size: int, generator: torch.Generator
-) -> Tensor:
-    """Encode points on the target and points off it.
-
-    Parameters
-    ----------
-    sam : Sam
-        Whose prompt encoder to use.
-    target : Tensor
-        ``(R, h, w)``.
-    size : int
-        Side of the working image, in pixels.
-    generator : torch.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Tensor
-        ``(R, 8, 256)``: up to four points of each sort, padding for the rest.
+    The place has to be read from the prompt and nothing else, which teaches the
+    decoder what a position code is long before it knows what an object is.
     """
-    half = TOKENS // 2
-    wanted, points_on = sample_points(target > 0.5, half, size, generator)
-    unwanted, points_off = sample_points(target <= 0.5, half, size, generator)
-    rows = target.shape[0]
-    keep = torch.randint(1, half + 1, (rows, 1), generator=generator)
-    shown = (torch.arange(half) < keep).to(target.device)
-    on = torch.where(wanted & shown, 1, -1)
-    off = torch.where(unwanted & shown, 0, -1)
-    return sams.point_tokens(
-        sam.prompt_encoder,
-        torch.cat([points_on, points_off], dim=1),
-        torch.cat([on, off], dim=1),
-        (size, size),
+    rows = named_rows(model, maps, count, generator)
+    number = len(rows.image)
+    device = rows.image.device
+    middle = size * torch.rand(number, 1, 2, generator=generator)
+    half = torch.exp(2.0 + 1.8 * torch.rand(number, 1, 2, generator=generator))
+    is_box = torch.rand(number, generator=generator) < 0.5
+    corners = torch.cat([middle - half, middle + half], dim=1).clamp(0, size - 1)
+    clicks = torch.cat([middle, torch.zeros_like(middle)], dim=1)
+    points = torch.where(is_box.view(-1, 1, 1), corners, clicks).to(device)
+    labels = torch.where(
+        is_box.unsqueeze(1), torch.tensor([2, 3]), torch.tensor([1, -1])
+    ).to(device)
+    inside = _regions(points, is_box.to(device), size, rows.target.shape[-1])
+    tokens = canvas.tokens(model.sam, rows.image, points, labels)
+    return Rows(
+        rows.image, torch.cat([tokens, rows.tokens], dim=1), rows.target * inside
     )
+
+
+def _regions(points: Tensor, is_box: Tensor, size: int, width: int) -> Tensor:
+    """Draw each box, or the disc around each click, ``(R, width, width)``."""
+    scale = size / width
+    place = scale * (torch.arange(width, device=points.device) + 0.5) - 0.5
+    x, y = place.view(1, 1, -1), place.view(1, -1, 1)
+    first, second = points.view(-1, 2, 2, 1, 1).unbind(dim=1)
+    box = (x >= first[:, 0]) & (x <= second[:, 0])
+    box = box & (y >= first[:, 1]) & (y <= second[:, 1])
+    away = (x - first[:, 0]) ** 2 + (y - first[:, 1]) ** 2
+    disc = away <= DISC_RADIUS**2
+    return torch.where(is_box.view(-1, 1, 1), box, disc).float()
 
 
 def sample_points(
@@ -206,10 +268,11 @@ def sample_points(
 def object_rows(
     model: PromptableModel,
     batch: PromptableBatch,
+    canvas: Canvas,
     count: int,
     generator: torch.Generator,
-) -> Rows | None:
-    """Draw single objects, each with a click, a box, or several clicks.
+) -> list[Rows]:
+    """Draw single objects, some with a click or a box, some with several clicks.
 
     Parameters
     ----------
@@ -217,6 +280,8 @@ def object_rows(
         Whose prompt encoder to use.
     batch : PromptableBatch
         The images and their objects.
+    canvas : Canvas
+        Where the crops lie.
     count : int
         Objects an image.
     generator : torch.Generator
@@ -224,29 +289,41 @@ def object_rows(
 
     Returns
     -------
-    Rows or None
-        None when no image has an object large enough.
+    list of Rows
+        None, one or two groups, each with the same number of tokens a row, as SAM
+        gets them from a user: a click and a padding point or the two corners of a
+        box; several clicks and a padding point.
     """
-    size = batch.ids.shape[-1]
+    image, masks = _draw_objects(batch, count, generator)
+    if not len(image):
+        return []
     shrink = sams.stride_of(model.sam) // 4
-    image, masks = [], []
+    target = functional.avg_pool2d(masks.float().unsqueeze(1), shrink)[:, 0]
+    several = torch.rand(len(image), generator=generator) < SEVERAL_SHARE
+    groups = []
+    for use, draw in ((~several, _click_or_box), (several, _several_clicks)):
+        pick = use.to(image.device)
+        if not use.any():
+            continue
+        points, labels = draw(masks[pick], generator)
+        tokens = canvas.tokens(model.sam, image[pick], points, labels)
+        groups.append(Rows(image[pick], tokens, target[pick]))
+    return groups
+
+
+def _draw_objects(
+    batch: PromptableBatch, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return images ``(R,)`` and masks ``bool (R, S, S)`` of some objects."""
+    image, masks = [], [torch.zeros_like(batch.ids[:0], dtype=torch.bool)]
     for index, ids in enumerate(batch.ids):
         area = torch.bincount(ids.flatten())
         area[0] = 0
-        found = torch.nonzero(area >= 40).flatten().cpu()
+        found = torch.nonzero(area >= SMALLEST_OBJECT).flatten().cpu()
         for pick in torch.randperm(len(found), generator=generator)[:count]:
             image.append(index)
-            masks.append(ids == found[pick])
-    if not masks:
-        return None
-    stacked = torch.stack(masks)
-    target = functional.avg_pool2d(stacked.float().unsqueeze(1), shrink)[:, 0]
-    if torch.rand((), generator=generator) < 0.6:
-        points, labels = _click_or_box(stacked, generator)
-    else:
-        points, labels = _several_clicks(stacked, generator)
-    tokens = sams.point_tokens(model.sam.prompt_encoder, points, labels, (size, size))
-    return Rows(torch.tensor(image, device=target.device), tokens, target)
+            masks.append((ids == found[pick]).unsqueeze(0))
+    return torch.tensor(image, device=batch.ids.device), torch.cat(masks)
 
 
 def _click_or_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -264,19 +341,26 @@ def _click_or_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
 
 
 def _several_clicks(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Give each mask up to three clicks on it and up to two beside it."""
+    """Give each mask up to three clicks on it and up to three beside it.
+
+    The number of clicks is the same for all masks, two to six; where a mask has no
+    room for a click, the first one is given again.
+    """
     size = masks.shape[-1]
     on, points_on = sample_points(masks, 3, size, generator)
     near = tasks.spread(masks.float().unsqueeze(1), 31)[:, 0] > 0
-    off, points_off = sample_points(near & ~masks, 2, size, generator)
-    there = torch.cat([on, off], dim=1).cpu()
-    keep = torch.rand(there.shape, generator=generator) < 0.7
-    keep[:, 0] = True
-    kind = torch.tensor([1, 1, 1, 0, 0]).expand(there.shape)
-    labels = torch.where(there & keep, kind, -1)
-    labels = torch.cat([labels, torch.full((len(labels), 1), -1)], dim=1)
-    points = torch.cat([points_on, points_off, torch.zeros_like(points_on[:, :1])], 1)
-    return points, labels.to(masks.device)
+    off, points_off = sample_points(near & ~masks, 3, size, generator)
+    points = torch.cat([points_on, points_off], dim=1)
+    labels = torch.tensor([1, 1, 1, 0, 0, 0], device=masks.device).expand(len(masks), 6)
+    there = torch.cat([on, off], dim=1)
+    points = torch.where(there.unsqueeze(2), points, points[:, :1])
+    labels = torch.where(there, labels, 1)
+    count = int(torch.randint(1, 6, (1,), generator=generator))
+    order = 1 + torch.randperm(5, generator=generator)[:count]
+    pick = torch.cat([torch.zeros(1, dtype=torch.long), order]).to(masks.device)
+    padding = torch.zeros_like(points[:, :1])
+    points = torch.cat([points[:, pick], padding], dim=1)
+    return points, functional.pad(labels[:, pick], (0, 1), value=-1)
 
 
 def jittered_boxes(masks: Tensor, generator: torch.Generator) -> Tensor:

@@ -279,6 +279,28 @@ class Pack:
             ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class BatchShape:
+    """One shape of a batch.
+
+    Attributes
+    ----------
+    images : int
+        Images a batch.
+    size : int
+        Side of the crops, in pixels of the working image.
+    zoom : tuple of float
+        Range of magnifications; larger crops need larger ones to be filled.
+    share : float
+        How often this shape is drawn, beside the others.
+    """
+
+    images: int
+    size: int
+    zoom: tuple[float, float] = (0.6, 1.7)
+    share: float = 1.0
+
+
 class PackBatches:
     """Batches of the ``promptable`` objective, out of a pack.
 
@@ -288,35 +310,44 @@ class PackBatches:
         The crops.
     weights : sequence of float
         How often each source is drawn.
-    batch : int
-        Images a batch.
-    size : int
-        Side of the working image, in pixels.
+    shapes : sequence of BatchShape
+        One is drawn for each step: many small crops, or a few large ones with the
+        objects that small crops cannot hold.
     seed : int
         Of everything drawn.
     """
 
     def __init__(
-        self, pack: Pack, weights: Sequence[float], batch: int, size: int, seed: int
+        self,
+        pack: Pack,
+        weights: Sequence[float],
+        shapes: Sequence[BatchShape],
+        seed: int,
     ) -> None:
         self.pack = pack
-        self.batch = batch
-        self.size = size
+        self.shapes = tuple(shapes)
         self.seed = seed
         counts = np.bincount(pack.source, minlength=len(pack.names))
         share = np.asarray(weights, float) / np.maximum(counts, 1)
         each = share[pack.source]
         self.probabilities = each / each.sum()
+        wanted = np.array([shape.share for shape in self.shapes], float)
+        self.shares = wanted / wanted.sum()
 
     def __call__(self, step: int) -> PromptableBatch:
         """Return the batch of a step."""
         rng = np.random.default_rng((self.seed, step))
-        pick = rng.choice(len(self.probabilities), self.batch, p=self.probabilities)
+        shape = self.shapes[rng.choice(len(self.shapes), p=self.shares)]
+        pick = rng.choice(len(self.probabilities), shape.images, p=self.probabilities)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         images = torch.from_numpy(self.pack.images[pick]).float() / 255.0
         maps = np.stack([self.pack.ids[pick], self.pack.kinds[pick]], axis=1)
         warped = random_affine(
-            images, torch.from_numpy(maps.astype(np.int64)), self.size, generator
+            images,
+            torch.from_numpy(maps.astype(np.int64)),
+            shape.size,
+            generator,
+            shape.zoom,
         )
         changed = random_intensity(warped.images, generator)
         changed = stretch(changed)

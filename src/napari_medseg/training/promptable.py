@@ -6,7 +6,7 @@ A task is given to the decoder in one of three ways:
 * by learned tokens: each named task and each filter has its own 8 × 256 numbers in
   the space of SAM's prompt tokens, and a combination of filters is given by the same
   combination of their tokens. This is what PTSAM later tunes;
-* by exemplars: points on what is wanted and on what is not;
+* by learned tokens and a box, or a click: the task is wanted only there;
 * by a click, clicks or a box on a single object, as SAM itself is trained.
 
 A linear read-out of the decoder's 32 upscaled channels must tell all named tasks and
@@ -28,12 +28,13 @@ from napari_medseg.training import losses, tasks
 from napari_medseg.training.drawing import (
     SMALLEST_SHARE,
     TOKENS,
+    Canvas,
     Maps,
     Rows,
-    exemplar_rows,
     filter_rows,
     named_rows,
     object_rows,
+    region_rows,
     target_maps,
     with_noise,
 )
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from segment_anything.modeling import Sam
+
+
+PLACE_WEIGHT = 0.5
+"""Weight of the tasks that are given by a place, beside those given by tokens."""
 
 
 class PromptableBatch(NamedTuple):
@@ -75,10 +80,11 @@ class PromptableBatch(NamedTuple):
 class PromptableConfig:
     """Which tasks are drawn for each image of a step."""
 
-    named: int = setting(2, "Tasks an image given by learned tokens.", ge=0)
-    filters: int = setting(2, "Filter tasks an image given by tokens.", ge=0)
-    exemplars: int = setting(0, "Tasks an image given by example points.", ge=0)
-    objects: int = setting(1, "Single objects an image, by clicks or box.", ge=0)
+    named: int = setting(2, "Tasks an image given by learned tokens.", ge=1)
+    filters: int = setting(1, "Filter tasks an image given by tokens.", ge=0)
+    regions: int = setting(1, "Named tasks an image wanted in one place only.", ge=0)
+    objects: int = setting(2, "Single objects an image, by clicks or box.", ge=0)
+    canvas: int = setting(512, "Side of the working image that crops are of.", ge=16)
     token_noise: float = setting(0.05, "Noise added to learned tokens.", ge=0.0)
     readout: float = setting(0.3, "Weight of the linear read-out.", ge=0.0)
 
@@ -138,91 +144,114 @@ class Promptable:
         """Return the loss of a batch; see the module's docstring."""
         if not isinstance(model, PromptableModel):
             raise TypeError(f"{type(model).__name__} is not a PromptableModel")
+        config = self.config
         generator = torch.Generator().manual_seed(int(batch.seed))
-        maps = target_maps(batch, len(model.kinds), sams.stride_of(model.sam) // 4)
-        embeddings = sams.encode(model.sam.image_encoder, batch.images)
-        figures: dict[str, Tensor] = {}
-        loss = embeddings.new_zeros(())
-        rows = self._token_rows(model, batch, maps, generator)
-        decoded = self._decode(model, embeddings, rows)
-        weight = maps.valid[rows.image]
-        loss_tokens = _mask_loss(decoded.masks[:, 0].float(), rows.target, weight)
-        loss = loss + loss_tokens.mean()
-        figures |= _by_family(loss_tokens, self._families(batch))
-        readout = self._readout_loss(model, decoded, rows, maps)
-        loss = loss + self.config.readout * readout
-        figures["readout"] = readout
-        objects = object_rows(model, batch, self.config.objects, generator)
-        if objects is not None:
-            loss_objects, quality = self._object_loss(model, embeddings, objects, maps)
-            loss = loss + 0.5 * loss_objects
-            figures |= {"objects": loss_objects, "object_iou": quality}
+        canvas = Canvas.draw(batch, config.canvas, generator)
+        scene = _Scene.encode(model, batch, canvas)
+        loss, figures = self._steering_loss(scene, generator)
+        if config.regions:
+            size = batch.ids.shape[-1]
+            rows = region_rows(
+                model, scene.maps, canvas, config.regions, size, generator
+            )
+            figures["regions"] = scene.mask_loss(scene.decode(rows), rows).mean()
+            loss = loss + PLACE_WEIGHT * figures["regions"]
+        groups = object_rows(model, batch, canvas, config.objects, generator)
+        count = sum(len(rows.image) for rows in groups)
+        for rows in groups:
+            share = len(rows.image) / count
+            object_loss, iou = scene.object_loss(rows)
+            loss = loss + PLACE_WEIGHT * share * object_loss
+            for name, value in (("objects", object_loss), ("object_iou", iou)):
+                figures[name] = figures.get(name, 0.0) + share * value
         return loss, figures
 
-    def _families(self, batch: PromptableBatch) -> dict[str, int]:
-        """Return how many rows each family has, in order."""
-        count = batch.images.shape[0]
-        config = self.config
-        return {
-            "named": count * config.named,
-            "filters": count * config.filters,
-            "exemplars": count * config.exemplars,
-        }
-
-    def _token_rows(
-        self,
-        model: PromptableModel,
-        batch: PromptableBatch,
-        maps: Maps,
-        generator: torch.Generator,
-    ) -> Rows:
-        """Draw named, filter and exemplar tasks."""
-        config = self.config
-        size = batch.images.shape[-1]
-        groups = []
-        if config.named:
-            rows = named_rows(model, maps, config.named, generator)
-            groups.append(with_noise(rows, config.token_noise, generator))
+    def _steering_loss(
+        self, scene: _Scene, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of named and filter tasks, and of the linear read-out."""
+        config, model, maps = self.config, scene.model, scene.maps
+        groups = {"named": named_rows(model, maps, config.named, generator)}
         if config.filters:
-            rows = filter_rows(model, maps, config.filters, generator)
-            groups.append(with_noise(rows, config.token_noise, generator))
-        if config.exemplars:
-            rows = exemplar_rows(model, maps, config.exemplars, size, generator)
-            groups.append(rows)
-        return Rows(*(torch.cat(parts) for parts in zip(*groups, strict=True)))
+            groups["filters"] = filter_rows(model, maps, config.filters, generator)
+        rows = Rows(*(torch.cat(parts) for parts in zip(*groups.values(), strict=True)))
+        rows = with_noise(rows, config.token_noise, generator)
+        decoded = scene.decode(rows)
+        each = scene.mask_loss(decoded, rows)
+        parts = each.split([len(group.image) for group in groups.values()])
+        figures = {name: part.mean() for name, part in zip(groups, parts, strict=True)}
+        figures["readout"] = scene.readout_loss(decoded, rows)
+        return each.mean() + config.readout * figures["readout"], figures
 
-    def _decode(
-        self, model: PromptableModel, embeddings: Tensor, rows: Rows
-    ) -> sams.Decoded:
-        sam = model.sam
+
+class _Scene(NamedTuple):
+    """A batch that was encoded once, ready for many tasks.
+
+    Attributes
+    ----------
+    model : PromptableModel
+        The network.
+    embeddings : Tensor
+        ``(B, 256, h, w)``.
+    code : Tensor
+        ``(B, 256, h, w)``, position code of each crop.
+    maps : Maps
+        The targets.
+    """
+
+    model: PromptableModel
+    embeddings: Tensor
+    code: Tensor
+    maps: Maps
+
+    @classmethod
+    def encode(
+        cls, model: PromptableModel, batch: PromptableBatch, canvas: Canvas
+    ) -> _Scene:
+        """Run the image encoder, and make the targets."""
+        maps = target_maps(batch, len(model.kinds), sams.stride_of(model.sam) // 4)
+        embeddings = sams.encode(model.sam.image_encoder, batch.images)
         grid = (int(embeddings.shape[2]), int(embeddings.shape[3]))
+        return cls(model, embeddings, canvas.code(model.sam, grid), maps)
+
+    def decode(self, rows: Rows) -> sams.Decoded:
+        """Run the mask decoder, one row a task."""
+        sam = self.model.sam
         return sams.decode(
             sam.mask_decoder,
-            embeddings[rows.image],
-            sams.position_code(sam.prompt_encoder, grid),
+            self.embeddings[rows.image],
+            self.code[rows.image],
             rows.tokens,
             sams.no_mask_embedding(sam.prompt_encoder),
         )
 
-    def _readout_loss(
-        self, model: PromptableModel, decoded: sams.Decoded, rows: Rows, maps: Maps
-    ) -> Tensor:
-        """Read every basis map off the upscaled features of one row an image."""
-        chosen = slice(0, None, max(1, len(rows.image) // maps.valid.shape[0]))
-        return readout_loss(model, decoded.features[chosen], maps, rows.image[chosen])
+    def mask_loss(self, decoded: sams.Decoded, rows: Rows, mask: int = 0) -> Tensor:
+        """Return binary cross-entropy plus Dice of one mask of each row, ``(R,)``."""
+        logits, weight = decoded.masks[:, mask].float(), self.maps.valid[rows.image]
+        return losses.binary_cross_entropy(
+            logits, rows.target, weight
+        ) + losses.binary_dice(logits, rows.target, weight)
 
-    def _object_loss(
-        self, model: PromptableModel, embeddings: Tensor, rows: Rows, maps: Maps
-    ) -> tuple[Tensor, Tensor]:
-        """Train all four masks and the predicted IoU on single objects."""
-        decoded = self._decode(model, embeddings, rows)
-        masks = decoded.masks.float()
-        weight = maps.valid[rows.image]
+    def readout_loss(self, decoded: sams.Decoded, rows: Rows) -> Tensor:
+        """Read every basis map off the upscaled features of one row an image."""
+        images = self.maps.valid.shape[0]
+        chosen = slice(0, None, max(1, len(rows.image) // images))
+        return readout_loss(
+            self.model, decoded.features[chosen], self.maps, rows.image[chosen]
+        )
+
+    def object_loss(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Train all four masks and the predicted IoU on single objects.
+
+        Returns the loss and the mean IoU of the first mask.
+        """
+        decoded = self.decode(rows)
         each = torch.stack(
-            [_mask_loss(masks[:, index], rows.target, weight) for index in range(4)], 1
+            [self.mask_loss(decoded, rows, mask) for mask in range(4)], dim=1
         )
         with torch.no_grad():
-            predicted = (masks > 0) & (weight > 0).unsqueeze(1)
+            weight = self.maps.valid[rows.image]
+            predicted = (decoded.masks > 0) & (weight > 0).unsqueeze(1)
             truth = (rows.target > 0.5).unsqueeze(1)
             overlap = (predicted & truth).sum(dim=(2, 3))
             iou = overlap / (predicted | truth).sum(dim=(2, 3)).clamp(min=1)
@@ -310,17 +339,29 @@ def readout_loss(
     return entropy + dice + distance
 
 
-def _mask_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Return binary cross-entropy plus Dice of each row."""
-    return losses.binary_cross_entropy(logits, target, weight) + losses.binary_dice(
-        logits, target, weight
-    )
+def tie_positions(sam: Sam, gain: float = 2.5) -> None:
+    """Let freshly initialised cross-attention look where a prompt points.
 
+    Queries and keys of an attention between tokens and image both carry SAM's
+    position code, whose inner product falls off with distance. With the same
+    projection for both, a point attends to what is near it from the first step on;
+    with two random ones that has to be found by training.
 
-def _by_family(loss: Tensor, families: dict[str, int]) -> dict[str, Tensor]:
-    parts = loss.split(list(families.values()))
-    return {
-        name: part.mean()
-        for name, part in zip(families, parts, strict=True)
-        if len(part)
-    }
+    Parameters
+    ----------
+    sam : Sam
+        Randomly initialised; changed.
+    gain : float
+        Factor of both projections; larger ones look more sharply.
+    """
+    transformer = sam.mask_decoder.transformer
+    attentions = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        attentions += [
+            layer.cross_attn_token_to_image,
+            layer.cross_attn_image_to_token,
+        ]
+    with torch.no_grad():
+        for attention in attentions:
+            attention.q_proj.weight *= gain
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
