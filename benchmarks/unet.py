@@ -19,7 +19,7 @@ from napari_medseg.inference import Plan, predict_probabilities
 from napari_medseg.io.normalise import normalise
 from napari_medseg.models.devices import resolve_device
 from napari_medseg.models.framing import Framing
-from napari_medseg.training.splits import split_images
+from napari_medseg.training.splits import HOLD_OUT_FROM, Split, split_images
 from napari_medseg.training.supervised import Supervised
 from napari_medseg.training.trainer import FitConfig, fit
 from napari_medseg.training.views import Example, FreshViews, ViewConfig
@@ -52,7 +52,10 @@ class UNetSegmenter:
 
 
 def train_unet(pairs: Pairs, seconds: float, seed: int = 0) -> UNetSegmenter:
-    """Train for so many seconds; the step with the best held-out Dice is kept.
+    """Train for so many seconds.
+
+    With 8 or more images a quarter is held out and the best step is kept; with fewer
+    all are trained on.
 
     Parameters
     ----------
@@ -77,7 +80,9 @@ def train_unet(pairs: Pairs, seconds: float, seed: int = 0) -> UNetSegmenter:
         for index, pair in enumerate(pairs)
     ]
     present = [frozenset(np.unique(item.target).tolist()) for item in examples]
-    split = split_images(present, None, seed)[0]
+    few = len(pairs) < HOLD_OUT_FROM
+    splits = split_images(present, 0 if few else None, seed)
+    split = splits[0] if splits else Split(tuple(range(len(pairs))), ())
     framing = Framing.for_images([item.target.shape for item in examples], 512)
     # windows of a quarter of the area at the same magnification: more steps a second
     window = Framing(tile=max(8, framing.tile * SIZE // 512), size=SIZE)
@@ -114,7 +119,7 @@ def train_unet(pairs: Pairs, seconds: float, seed: int = 0) -> UNetSegmenter:
             Supervised(),
             FreshViews(training, views, 4),
             config,
-            evaluate=evaluate,
+            evaluate=evaluate if split.held_out else None,
         )
     )
     return segmenter

@@ -24,7 +24,7 @@ SOURCE = Path(str(napari_medseg.__file__)).parent
 LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(room.split()) for room in layer)
     for layer in (
-        ("_types",),
+        ("_types _release",),
         ("_config", "_labels"),
         (
             "io",
@@ -70,9 +70,10 @@ TORCH = frozenset(
 """torch, and what brings it along."""
 
 QUICK = (
-    "__init__ __main__ _types _config _labels io metrics matching surfaces instances "
-    "measurements samples evaluation models.__init__ models.registry models.weights "
-    "models._download training.__init__ engine cli widgets"
+    "__init__ __main__ _types _release _config _labels io metrics matching surfaces "
+    "instances measurements samples evaluation models.__init__ models.registry "
+    "models.bundled models.weights models._download training.__init__ engine cli "
+    "widgets"
 ).split()
 """Importing these imports no torch: rooms, or single modules of a room."""
 

@@ -127,15 +127,17 @@ def test_an_imported_checkpoint_is_loaded_by_its_name(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("name", "error", "sentence"),
     [
-        ("vit-b", "Did you mean 'vit_b'"),
-        ("vit_b", "napari-medseg models fetch vit_b"),
-        ("nowhere/sam.pth", "does not exist"),
+        ("vit-b", InputError, "Did you mean 'vit_b'"),
+        ("vit_b", WeightsError, "napari-medseg models fetch vit_b"),
+        ("nowhere/sam.pth", WeightsError, "does not exist"),
     ],
 )
-def test_what_cannot_be_loaded_is_said(name: str, sentence: str) -> None:
-    with pytest.raises(WeightsError, match=sentence):
+def test_what_cannot_be_loaded_is_said(
+    name: str, error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
         load_backbone(name)
 
 

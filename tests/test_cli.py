@@ -23,6 +23,7 @@ import napari_medseg
 from napari_medseg import PromptTuning, load, read_image, read_pairs, train
 from napari_medseg.io.images import read_annotation
 from napari_medseg.io.model_file import read_card
+from napari_medseg.models import bundled
 from napari_medseg.models.weights import imported
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def test_help_and_lists_import_no_torch() -> None:
         ["segment", "--help"],
         ["models", "list"],
         ["models", "info", "nano"],
+        ["models", "info", "nuclei-fluo"],
         ["models", "info", "otsu"],
     ]
     program = (
@@ -133,6 +135,25 @@ def test_help_and_lists_import_no_torch() -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_name_is_a_bad_argument(tuned: Tuned, data: Path, out: Path) -> None:
+    training = ["train", *folders_of(data), "--out", out / "a.medseg"]
+    segmenting = ["segment", data / "images", "--out", out / "labels", "--model"]
+    for call in (
+        [*training, "--method", "ptsma"],
+        [*training, "--sam", "nan0"],
+        [*segmenting, "nuclei_fluo"],
+        [*segmenting, tuned.model, "--base", "nan0"],
+        ["models", "info", "vitb"],
+        ["models", "fetch", "vitb"],
+    ):
+        result = command(*call)
+        assert result.exit_code == 2, (call, result.output)
+        assert "Error: " in result.stderr
+    # weights that are not here are no slip of the pen
+    assert command(*training, "--sam", "vit_b").exit_code == 1
+    assert content(out) == []
 
 
 def test_a_word_that_is_no_command() -> None:
@@ -926,6 +947,61 @@ def test_all_that_is_listed_is_described() -> None:
         assert json.loads(result.stdout)["description"] == row["description"]
 
 
+@pytest.fixture
+def shelf(tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in for the package's own folder, with one of the tuned models in it."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    nano = "nano.safetensors"
+    shutil.copyfile(bundled.place(nano), folder / nano)
+    shutil.copyfile(tuned.model, folder / "nuclei-fluo.medseg")
+    monkeypatch.setattr(bundled, "FOLDER", folder)
+    return folder
+
+
+def test_models_list_says_which_tuned_models_are_here(shelf: Path) -> None:
+    rows = json.loads(command("models", "list", "--json").stdout)
+    tuned = {row["name"]: row for row in rows if row["kind"] == "segmenter (tuned)"}
+    assert {name: row["here"] for name, row in tuned.items()} == {
+        "nuclei-fluo": True,
+        "nuclei-histo": False,
+        "cells-phase": False,
+        "outline-phase": False,
+    }
+    assert "DAPI" in tuned["nuclei-fluo"]["description"]
+
+
+def test_models_info_of_a_tuned_model(shelf: Path, tuned: Tuned) -> None:
+    facts = json.loads(command("models", "info", "nuclei-fluo", "--json").stdout)
+    assert facts["name"] == "nuclei-fluo"
+    assert facts["file"] == str(shelf / "nuclei-fluo.medseg")
+    assert "DAPI" in facts["description"]
+    card = json.loads(command("models", "info", tuned.model, "--json").stdout)
+    assert card["licence"] == "BSD-3-Clause" and card["scores"]["held_out"]
+    assert card.items() <= facts.items()
+    shown = command("models", "info", "nuclei-fluo").stdout
+    assert "licence: BSD-3-Clause" in shown and "held_out" in shown
+    facts = json.loads(command("models", "info", "cells-phase", "--json").stdout)
+    assert set(facts) == {"name", "title", "description", "file"}
+    assert facts["file"] is None
+
+
+def test_segment_by_a_tuned_model_of_the_package(
+    shelf: Path, tuned: Tuned, data: Path, out: Path
+) -> None:
+    call = ["segment", data / "images" / "cell 0.tif", "--model"]
+    result = command(*call, "nuclei-fluo", "--out", out / "named")
+    assert result.exit_code == 0, result.output
+    assert command(*call, tuned.model, "--out", out / "file").exit_code == 0
+    named, file = (
+        read_annotation(out / name / "cell 0.tif").labels for name in ("named", "file")
+    )
+    assert np.array_equal(named, file)
+    result = command(*call, "cells-phase", "--out", out / "missing")
+    assert_refused(result, "cells-phase.medseg is missing", "install napari-medseg")
+    assert not (out / "missing").exists()
+
+
 def test_models_info_of_a_file(tuned: Tuned) -> None:
     facts = json.loads(command("models", "info", tuned.model, "--json").stdout)
     assert facts["kind"] == "ptsam"
@@ -939,6 +1015,7 @@ def test_models_info_of_a_file(tuned: Tuned) -> None:
     ("name", "words"),
     [
         ("vitb", ("'vitb'", "Did you mean 'vit_b'?")),
+        ("nuclei_fluo", ("'nuclei_fluo'", "Did you mean 'nuclei-fluo'?")),
         ("none.medseg", ("none.medseg does not exist",)),
         ("bad.medseg", ("bad.medseg", "not a model file")),
     ],
@@ -975,6 +1052,7 @@ def test_models_import(out: Path, data: Path) -> None:
         (("none.pth does not exist",), ("none.pth",)),
         (("vit_b", "not the published"), ("bad.pth", "--name", "vit_b")),
         (("'a/b'", "cannot be the name"), ("bad.pth", "--name", "a/b")),
+        (("'nuclei-fluo'", "cannot be"), ("bad.pth", "--name", "nuclei-fluo")),
     ],
 )
 def test_models_import_of_what_is_no_checkpoint(

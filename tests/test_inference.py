@@ -29,9 +29,10 @@ from napari_medseg.inference import (
 )
 from napari_medseg.io.model_file import ModelCard, ModelFile
 from napari_medseg.io.normalise import Normalisation, normalise
+from napari_medseg.models import bundled
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.framing import Framing
-from napari_medseg.models.registry import METHODS, MethodEntry
+from napari_medseg.models.registry import METHODS, SPECIALISTS, MethodEntry
 from napari_medseg.models.sam import PIXEL_MEAN, PIXEL_STD
 from napari_medseg.models.weights import import_file
 
@@ -394,8 +395,43 @@ def test_a_model_file_is_opened_by_its_path(
         open_segmenter(str(tmp_path / "gone.medseg"))
 
 
+def test_a_specialist_is_opened_by_name(
+    model_file: ModelFile,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path)
+    with pytest.raises(WeightsError, match=r"nuclei-fluo\.medseg is missing"):
+        open_segmenter("nuclei-fluo", "cpu")
+    made = Segmenter(model_file, "cpu", str(checkpoint))
+    made.save(tmp_path / "nuclei-fluo.medseg")
+    opened = open_segmenter("nuclei-fluo", "cpu")
+    assert opened.identity == made.identity
+    assert opened.classes == default_classes(3)
+
+
+@pytest.mark.parametrize("name", list(SPECIALISTS))
+def test_a_specialist_fits_the_nano_that_it_is_shipped_with(name: str) -> None:
+    if not bundled.place(SPECIALISTS[name].file).is_file():
+        pytest.skip(f"{name} is not here: benchmarks/train_specialists.py makes it")
+    segmenter = open_segmenter(name, "cpu")  # refuses a file of another nano
+    assert isinstance(segmenter, Segmenter)
+    card = segmenter.model_file.card
+    assert card.base["name"] == "nano" and card.licence == "BSD-3-Clause"
+    assert SPECIALISTS[name].title in card.title
+    assert [entry.name for entry in card.classes] in (
+        ["background", "nucleus"],
+        ["background", "cell"],
+    )
+    assert all(source["licence"] for source in card.provenance["trained_on"])
+    test = card.scores["test"]
+    assert test["images"] > 0 and test["dice"] > test["untuned"]
+
+
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"neither a model file.*otsu.*nano, vit_b"):
+    names = r"neither a model file.*otsu.*nuclei-fluo, .*outline-phase, nano, vit_b"
+    with pytest.raises(InputError, match=names):
         open_segmenter("cellpose")
     with pytest.raises(WeightsError, match="models fetch vit_b"):
         open_segmenter("vit_b")

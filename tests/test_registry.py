@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_medseg._types import WeightsError
-from napari_medseg.models.registry import METHODS, SAMS, lookup, lookup_method
+from napari_medseg._types import InputError, WeightsError
+from napari_medseg.models import bundled
+from napari_medseg.models.registry import (
+    CLASSICAL,
+    METHODS,
+    SAMS,
+    SPECIALISTS,
+    lookup,
+    lookup_method,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-@pytest.mark.parametrize("module", ["registry", "weights"])
+@pytest.mark.parametrize("module", ["registry", "bundled", "weights"])
 def test_importing_the_table_imports_no_torch_and_no_network(module: str) -> None:
     code = (
         "import sys\n"
@@ -49,6 +62,38 @@ def test_there_are_the_four_sams_and_they_cannot_be_changed() -> None:
         SAMS["other"] = SAMS["nano"]  # type: ignore[index]
 
 
+def test_the_shelf_of_specialists() -> None:
+    assert list(SPECIALISTS) == [
+        "nuclei-fluo",
+        "nuclei-histo",
+        "cells-phase",
+        "outline-phase",
+    ]
+    for name, entry in SPECIALISTS.items():
+        assert entry.name == name
+        assert entry.file == f"{name}.medseg"
+        assert entry.title and entry.description and "\n" not in entry.description
+    with pytest.raises(TypeError):
+        SPECIALISTS["other"] = SPECIALISTS["nuclei-fluo"]  # type: ignore[index]
+
+
+def test_no_name_stands_for_two_things() -> None:
+    names = [*SAMS, *SPECIALISTS, *CLASSICAL, *METHODS]
+    assert len(names) == len(set(names))
+
+
+def test_a_bundled_file_is_found_or_its_absence_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path)
+    with pytest.raises(WeightsError, match="install napari-medseg again") as refused:
+        bundled.find("cells-phase.medseg")
+    path = tmp_path / "cells-phase.medseg"
+    assert str(path) in str(refused.value)
+    path.touch()
+    assert bundled.find("cells-phase.medseg") == path
+
+
 def test_lookup_gives_the_entry() -> None:
     assert lookup("vit_b") is SAMS["vit_b"]
     assert lookup_method("ptsam") is METHODS["ptsam"]
@@ -61,14 +106,19 @@ def test_lookup_gives_the_entry() -> None:
 def test_a_slip_of_the_pen_is_answered_with_the_name_meant(
     typed: str, meant: str
 ) -> None:
-    with pytest.raises(WeightsError, match=f"Did you mean '{meant}'"):
+    with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
         lookup(typed)
 
 
+@pytest.mark.parametrize("typed", ["nuclei_fluo", "Nuclei-Fluo", "nucleifluo"])
+def test_a_slip_in_a_name_with_a_hyphen_is_understood_too(typed: str) -> None:
+    assert "Did you mean 'nuclei-fluo'" in str(unknown("model", typed, SPECIALISTS))
+
+
 def test_an_unknown_name_is_answered_with_all_names() -> None:
-    with pytest.raises(WeightsError) as refused:
+    with pytest.raises(InputError) as refused:
         lookup("cellpose")
     assert all(name in str(refused.value) for name in SAMS)
     assert "Did you mean" not in str(refused.value)
-    with pytest.raises(WeightsError, match="training method named 'lora'"):
+    with pytest.raises(InputError, match="training method named 'lora'"):
         lookup_method("lora")

@@ -16,13 +16,12 @@ from napari_medseg._config import from_dict, to_dict
 from napari_medseg._types import InputError, WeightsError, finish
 from napari_medseg.io import model_file
 from napari_medseg.io.pairs import Pair, Pairs, gather, read_pairs
-from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.sam import build_nano
-from napari_medseg.training import tuning
+from napari_medseg.training.goals import ClassGoal
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.report import Trained, TrainingReport, warnings_of
 from napari_medseg.training.scoring import Score, Summary, score_image
-from napari_medseg.training.tuning import tune
+from napari_medseg.training.tuning import model_file_of, study_of, tune
 from napari_medseg.training.views import Example
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def test_the_score_is_that_of_the_model_in_the_file(sam: str) -> None:
     """Segmented anew, whole image by whole image, from the file's own numbers."""
     data = pairs(8)
     trained = train(data, sam, validate=3, learning_rate=0.05)
-    study = tuning._Study(data, trained.config, load_backbone(sam), None, lambda: False)
+    study = study_of(ClassGoal(data), trained.config)
     finish(study.prepare())
     model = study.model()
     with torch.no_grad():
@@ -253,26 +252,24 @@ def test_what_is_not_annotated_does_not_count_in_the_score() -> None:
     assert score_image(nothing, right) == Score("a", 1.0, 1.0, False)
 
 
-def test_encoder_prompts(sam: str, tmp_path: Path) -> None:
+def test_encoder_prompts(sam: str) -> None:
     """Both sets of prompts are trained, and nothing else of SAM changes."""
     settings = {"encoder_prompts": 2, "steps": 2, "batch": 2, "validate": 1}
-    backbone = load_backbone(sam)
-    study = tuning._Study(
-        pairs(3), config(sam, **settings), backbone, None, lambda: False
-    )
-    state = backbone.sam.state_dict()
+    study = study_of(ClassGoal(pairs(3)), config(sam, **settings))
+    state = study.backbone.sam.state_dict()
     before = {name: item.clone() for name, item in state.items()}
     finish(study.prepare())
     (split,) = study.splits
     finish(study.train(split.training, split))
     assert all(torch.equal(item, before[name]) for name, item in state.items())
-    trained = study.result("")
-    tensors = trained.model_file.tensors
+    report = study.report()
+    tensors = model_file_of(study, report, "").tensors
     assert tensors["decoder_prompts"].shape == (1, 8, 256)
     assert tensors["encoder_prompts"].shape == (4, 2, 256)
-    assert trained.report.parameters == 2048 + 4 * 2 * 256
-    assert trained.report.untuned is not None
-    assert same(trained, train(pairs(3), sam, **settings), tmp_path)
+    assert report.parameters == 2048 + 4 * 2 * 256
+    assert report.untuned is not None
+    again = train(pairs(3), sam, **settings).model_file.tensors
+    assert all(np.array_equal(tensors[name], again[name]) for name in again)
 
 
 def test_card_holds_no_local_path(sam: str) -> None:

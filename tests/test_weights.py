@@ -365,7 +365,7 @@ def test_absent_weights_say_how_to_get_them() -> None:
         subject.verify(SAMS["vit_l"])
     with pytest.raises(WeightsError, match="on another computer"):
         subject.find("vit_l")
-    with pytest.raises(WeightsError, match="There is no SAM named"):
+    with pytest.raises(InputError, match="There is no SAM named"):
         subject.find("vit_x")
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from napari_medseg.inference import Segmenter
     from napari_medseg.io.images import read_image
     from napari_medseg.io.pairs import read_pairs
-    from napari_medseg.training.prompt_tuning import PromptTuning
+    from napari_medseg.training.prompt_tuning import ObjectTuning, PromptTuning
 
 __all__ = [
+    "ObjectTuning",
     "PromptTuning",
     "Segmenter",
     "load",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ObjectTuning": "napari_medseg.training.prompt_tuning",
     "PromptTuning": "napari_medseg.training.prompt_tuning",
     "Segmenter": "napari_medseg.inference",
     "load": "napari_medseg.api",

@@ -186,11 +186,15 @@ class Prediction:
     note : str
         What the user should know of how it came about (memory ran out, say); mostly
         empty.
+    interior : ndarray or None
+        ``float32 (Y, X)``, the probability that a pixel lies inside an object, away
+        from its border; None from segmenters that do not tell objects apart.
     """
 
     probabilities: FloatArray
     classes: tuple[LabelClass, ...]
     note: str = ""
+    interior: FloatArray | None = None
 
     @property
     def labels(self) -> LabelArray:

@@ -13,13 +13,13 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_medseg._config import to_dict
+from napari_medseg._release import release
 from napari_medseg._types import InputError, Job, MedsegError, Progress
 from napari_medseg.instances import ObjectConfig, find_objects
 from napari_medseg.io.atomic import atomic_path
@@ -253,12 +253,8 @@ def _check_targets(work: list[Work]) -> None:
 
 def _made(segmenter: AnySegmenter, objects: ObjectConfig | None) -> dict[str, Any]:
     """Return what the provenance file says of how labels are made."""
-    try:
-        own = version("napari-medseg")
-    except PackageNotFoundError:  # run from a folder, without being installed
-        own = "0.0.0"
     return {
-        "napari-medseg": own,
+        "napari-medseg": release(),
         "model": segmenter.identity,
         "classes": [entry.name for entry in segmenter.classes],
         "objects": to_dict(objects) if objects else None,
@@ -357,7 +353,7 @@ def labels_of(prediction: Prediction, objects: ObjectConfig | None) -> LabelArra
     if objects is None:
         return prediction.labels
     foreground = 1.0 - prediction.probabilities[0]
-    return find_objects(foreground.astype(np.float32), objects)
+    return find_objects(foreground.astype(np.float32), objects, prediction.interior)
 
 
 def _write(image: ImageFile, slices: list[LabelArray], target: Path) -> None:

@@ -28,11 +28,12 @@ from napari_medseg._types import (
 )
 from napari_medseg.io import model_file as model_files
 from napari_medseg.io.normalise import Normalisation, apply_limits, limits
+from napari_medseg.models import bundled
 from napari_medseg.models.backbone import autocast, load_backbone
 from napari_medseg.models.devices import is_out_of_memory, resolve_device
 from napari_medseg.models.framing import Blender, Box, Framing
 from napari_medseg.models.nano import EMBEDDING_CHANNELS
-from napari_medseg.models.registry import CLASSICAL, METHODS, SAMS
+from napari_medseg.models.registry import CLASSICAL, METHODS, SAMS, SPECIALISTS
 from napari_medseg.models.weights import imported
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ class Segmenter:
         framing = from_dict(Framing, card.framing, "the model's framing")
         target = resolve_device(device)
         self.plan = Plan(framing, GPU_BATCH if target.type == "cuda" else 1, target)
+        self.parts = method.parts
         module, build = method.network
         self.network: Network = getattr(import_module(module), build)(model_file, base)
 
@@ -263,7 +265,11 @@ class Segmenter:
         probabilities, note = predict_probabilities(
             image, self.network, self.normalisation, self.plan
         )
-        return Prediction(probabilities, self.classes, note)
+        if not self.parts:
+            return Prediction(probabilities, self.classes, note)
+        background, interior = probabilities[0], probabilities[1]
+        both = np.stack([background, 1.0 - background])
+        return Prediction(both, self.classes, note, interior)
 
     @property
     def identity(self) -> str:
@@ -307,7 +313,7 @@ def load(
 def open_segmenter(
     name: str, device: str = "auto", base: str | None = None
 ) -> AnySegmenter:
-    """Open any segmenter: a model file, an untuned SAM, or a classical one.
+    """Open any segmenter: a tuned model, an untuned SAM, or a classical one.
 
     Parameters
     ----------
@@ -337,13 +343,16 @@ def open_segmenter(
             **classical.options
         )
         return segmenter
+    specialist = SPECIALISTS.get(name)
+    if specialist is not None:
+        return load(bundled.find(specialist.file), device, base)
     if name in SAMS or name in imported():
         return Segmenter(_untuned(name), device, base)
     if Path(name).suffix.lower() == ".medseg" or Path(name).exists():
         return load(name, device, base)
     raise InputError(
         f"{name!r} is neither a model file nor the name of a segmenter; the names are "
-        f"{', '.join([*CLASSICAL, *SAMS, *imported()])}."
+        f"{', '.join([*CLASSICAL, *SPECIALISTS, *SAMS, *imported()])}."
     )
 
 

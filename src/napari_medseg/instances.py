@@ -71,7 +71,9 @@ class ObjectConfig:
         check(self)
 
 
-def find_objects(probability: FloatArray, config: ObjectConfig) -> LabelArray:
+def find_objects(
+    probability: FloatArray, config: ObjectConfig, interior: FloatArray | None = None
+) -> LabelArray:
     """Find the objects in a foreground probability.
 
     Pixels above the threshold are foreground. With ``split="components"`` each
@@ -82,12 +84,18 @@ def find_objects(probability: FloatArray, config: ObjectConfig) -> LabelArray:
     that the rule is the same for small and large objects) and they are at least
     ``seed_distance`` apart. The watershed of the landscape floods from these peaks.
 
+    Where ``interior`` is given, it says where objects are apart: each of its parts
+    above one half is one object, and grows downhill until it meets another.
+
     Parameters
     ----------
     probability : ndarray
         ``float32 (Y, X)``, from 0 to 1. ``nan`` is background.
     config : ObjectConfig
         Threshold, smallest size, how to split.
+    interior : ndarray, optional
+        ``float32 (Y, X)``, probability that a pixel lies inside an object and away
+        from its border, from segmenters that were trained to tell objects apart.
 
     Returns
     -------
@@ -106,13 +114,32 @@ def find_objects(probability: FloatArray, config: ObjectConfig) -> LabelArray:
         # Speckles would give the distance transform false valleys. Larger holes
         # may be background that several objects enclose: see `_fill_each`.
         mask |= _small_holes(mask, config.min_size)
-    if config.split == "watershed":
+    if config.split == "components":
+        labels = ndimage.label(mask, _EIGHT)[0].astype(np.int32)
+    elif interior is None:
         labels = _cut(mask, values, config)
     else:
-        labels = ndimage.label(mask, _EIGHT)[0].astype(np.int32)
+        labels = _grow(mask, np.nan_to_num(check_2d(interior, "The interior")), config)
     if config.fill_holes:
         labels = _fill_each(labels)
     return _drop_small(labels, config.min_size)
+
+
+def _grow(mask: BoolArray, interior: Array, config: ObjectConfig) -> LabelArray:
+    """Grow each part of the interior to a whole object."""
+    inside = (interior > 0.5) & mask
+    seeds, count = ndimage.label(inside)
+    seeds = _drop_small(seeds.astype(np.int32), max(1, config.min_size // 4))
+    # a group of pixels too thin to have an interior is one object
+    groups, _ = ndimage.label(mask, _EIGHT)
+    seeded = np.unique(groups[seeds > 0])
+    bare = mask & ~np.isin(groups, seeded)
+    seeds = np.where(bare, groups + count, seeds)
+    smooth = ndimage.gaussian_filter(interior, 1.0)
+    labels: LabelArray = watershed(  # type: ignore[no-untyped-call]
+        -smooth, seeds, connectivity=2, mask=mask
+    ).astype(np.int32)
+    return labels
 
 
 def clean_labels(probabilities: FloatArray, config: ObjectConfig) -> LabelArray:

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from napari_medseg.cli.console import follow, print_json, print_table, sentences
-from napari_medseg.models.registry import CLASSICAL, METHODS, SAMS, lookup
+from napari_medseg.models import bundled
+from napari_medseg.models.registry import (
+    CLASSICAL,
+    METHODS,
+    SAMS,
+    SPECIALISTS,
+    SpecialistEntry,
+    lookup,
+    unknown,
+)
 
 app = typer.Typer(
     help="List, describe, fetch, import and export models.", no_args_is_help=True
@@ -20,13 +29,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """List the SAMs, the imported checkpoints, the segmenters and the methods."""
+    """List the SAMs, tuned models, imported checkpoints, segmenters and methods."""
     from napari_medseg.models.weights import imported, locate
 
     rows: list[dict[str, Any]] = []
     for entry in SAMS.values():
         here = locate(entry) is not None
         rows.append(_row(entry.name, "SAM", entry.description, here))
+    for tuned in SPECIALISTS.values():
+        here = bundled.place(tuned.file).is_file()
+        rows.append(_row(tuned.name, "segmenter (tuned)", tuned.description, here))
     for name, path in imported().items():
         rows.append(_row(name, "SAM (imported)", str(path), True))
     for classical in CLASSICAL.values():
@@ -64,13 +76,11 @@ def info(
 
 def _facts(model: str) -> dict[str, Any]:
     """Return the card of a model file, or the entry of a name that `list` shows."""
-    import dataclasses
-
     if Path(model).suffix.lower() == ".medseg":
-        from napari_medseg.io.model_file import read_card
-
-        return dataclasses.asdict(read_card(model))
-    from napari_medseg.models.weights import bundled_card, imported, locate
+        return _card(Path(model))
+    if model in SPECIALISTS:
+        return _specialist(SPECIALISTS[model])
+    from napari_medseg.models.weights import imported, locate
 
     other = CLASSICAL.get(model) or METHODS.get(model)
     if other is not None:
@@ -79,7 +89,10 @@ def _facts(model: str) -> dict[str, Any]:
     if model in imported():
         note = "An imported checkpoint; ask who made it for its licence."
         return {"name": model, "description": note, "file": str(imported()[model])}
-    entry = lookup(model)
+    if model not in SAMS:
+        names = (*SAMS, *SPECIALISTS, *imported(), *CLASSICAL, *METHODS)
+        raise unknown("model", model, names)
+    entry = SAMS[model]
     path = locate(entry)
     facts = {
         "name": entry.name,
@@ -92,7 +105,29 @@ def _facts(model: str) -> dict[str, Any]:
         "file": str(path) if path else None,
         "working_size": entry.working_size,
     }
-    return facts | bundled_card(entry)
+    return facts | bundled.card(entry)
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """Return the card of a model file."""
+    import dataclasses
+
+    from napari_medseg.io.model_file import read_card
+
+    return dataclasses.asdict(read_card(path))
+
+
+def _specialist(entry: SpecialistEntry) -> dict[str, Any]:
+    """Return the entry of a tuned model, and the card in its file where it is here."""
+    path = bundled.place(entry.file)
+    facts = {
+        "name": entry.name,
+        "title": entry.title,
+        "description": entry.description,
+        "file": str(path) if path.is_file() else None,
+    }
+    # the card's own title is the fuller one
+    return facts | (_card(path) if path.is_file() else {})
 
 
 @app.command()

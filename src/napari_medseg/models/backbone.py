@@ -129,9 +129,11 @@ def load_backbone(name: str) -> Backbone:
 
     Raises
     ------
+    InputError
+        The name is unknown.
     WeightsError
-        The name is unknown, the weights are not on this computer, or the file is
-        not a checkpoint of SAM.
+        The weights are not on this computer, or the file is not a checkpoint of
+        SAM.
     """
     is_file = Path(name).suffix.lower() in SUFFIXES and name not in imported()
     path = Path(name) if is_file else find(name)

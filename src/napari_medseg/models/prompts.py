@@ -8,7 +8,8 @@ given" and the position code. What is trained:
 * *encoder prompts*, if wanted: 8 × width numbers a transformer block of the image
   encoder, as extra keys and values of its attention (73,728 numbers for ViT-B).
 
-Several classes are one prompt set each; the background's logit is 0.
+Several classes are one prompt set each; the background's logit is 0, or has a prompt
+set of its own where objects are told apart by their parts (`PARTS`).
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 PROMPTS = 8
 """Prompts a class, and prompts a block of the image encoder, in the paper."""
 
+PARTS = 3
+"""Prompt sets that tell objects apart: background, interior, border."""
+
 PROMPT_STD = 0.3
 """Standard deviation of fresh decoder prompts, near that of SAM's own tokens."""
 
@@ -60,6 +64,8 @@ class PromptedDecoder(nn.Module):
         Which of SAM's four masks is read; 0 is the single-mask output.
     generator : torch.Generator, optional
         Source of the prompts' first values.
+    background : bool
+        Whether the background has a prompt set of its own, the first.
     """
 
     def __init__(
@@ -69,13 +75,16 @@ class PromptedDecoder(nn.Module):
         count: int = PROMPTS,
         mask: int = 0,
         generator: torch.Generator | None = None,
+        *,
+        background: bool = False,
     ) -> None:
         super().__init__()
         self.mask_decoder = sam.mask_decoder.requires_grad_(False)
         self.prompt_encoder = sam.prompt_encoder.requires_grad_(False)
         self.mask = mask
+        self.background = background
         width = sam.mask_decoder.transformer_dim
-        start = torch.randn(classes, count, width, generator=generator)
+        start = torch.randn(classes + background, count, width, generator=generator)
         self.prompts = nn.Parameter(PROMPT_STD * start)
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -89,19 +98,22 @@ class PromptedDecoder(nn.Module):
         Returns
         -------
         Tensor
-            ``(B, 1 + classes, 4h, 4w)``; the background's logit is 0.
+            ``(B, 1 + classes, 4h, 4w)``; the background's logit is 0 where it has no
+            prompts.
         """
         batch = embeddings.shape[0]
-        classes = self.prompts.shape[0]
+        sets = self.prompts.shape[0]
         grid = (int(embeddings.shape[2]), int(embeddings.shape[3]))
         decoded = sams.decode(
             self.mask_decoder,
-            embeddings.repeat_interleave(classes, dim=0),
+            embeddings.repeat_interleave(sets, dim=0),
             sams.position_code(self.prompt_encoder, grid),
             self.prompts.repeat(batch, 1, 1),
             sams.no_mask_embedding(self.prompt_encoder),
         )
-        logits = decoded.masks[:, self.mask].unflatten(0, (batch, classes))
+        logits: Tensor = decoded.masks[:, self.mask].unflatten(0, (batch, sets))
+        if self.background:
+            return logits
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
 
@@ -308,22 +320,50 @@ def from_model_file(model_file: ModelFile, base: str | None = None) -> PromptedS
     WeightsError
         The SAM underneath is not there, or is another one.
     """
+    sets = len(model_file.card.classes) - 1
+    return _prompted(model_file, base, sets, background=False)
+
+
+def parts_from_model_file(
+    model_file: ModelFile, base: str | None = None
+) -> PromptedSam:
+    """Build the network of a ``ptsam-objects`` model file, whose output is `PARTS`.
+
+    Parameters
+    ----------
+    model_file, base
+        As for `from_model_file`.
+
+    Returns
+    -------
+    PromptedSam
+        Frozen, in evaluation mode.
+
+    Raises
+    ------
+    ModelFileError, WeightsError
+        As for `from_model_file`.
+    """
+    return _prompted(model_file, base, PARTS, background=True)
+
+
+def _prompted(
+    model_file: ModelFile, base: str | None, sets: int, *, background: bool
+) -> PromptedSam:
+    """Build a SAM with the prompts of a model file, ``sets`` of them."""
     card, tensors = model_file.card, model_file.tensors
-    backbone = load_base(card.base, base)
-    sam = backbone.sam
+    sam = load_base(card.base, base).sam
     prompts = tensors.get("decoder_prompts")
     width = sam.mask_decoder.transformer_dim
-    if (
-        prompts is None
-        or prompts.ndim != 3
-        or prompts.shape[::2]
-        != (
-            len(card.classes) - 1,
-            width,
-        )
-    ):
+    if prompts is None or prompts.ndim != 3 or prompts.shape[::2] != (sets, width):
         raise _misshapen("decoder_prompts")
-    decoder = PromptedDecoder(sam, prompts.shape[0], prompts.shape[1])
+    output = card.config.get("output", 0)
+    masks = sam.mask_decoder.num_mask_tokens
+    if not isinstance(output, int) or not 0 <= output < masks:
+        raise _misshapen("output")
+    decoder = PromptedDecoder(
+        sam, sets - background, prompts.shape[1], output, background=background
+    )
     _fill(decoder.prompts, prompts)
     extra = tensors.get("encoder_prompts")
     if extra is None:

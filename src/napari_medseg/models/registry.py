@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from napari_medseg._types import WeightsError
+from napari_medseg._types import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -108,6 +108,8 @@ class MethodEntry:
         Module and function that train: a job of pairs and config.
     network : tuple of str
         Module and function that build the network from a model file.
+    parts : bool
+        Whether the network's classes are background, interior and border of objects.
     """
 
     name: str
@@ -116,6 +118,29 @@ class MethodEntry:
     config: tuple[str, str]
     train: tuple[str, str]
     network: tuple[str, str]
+    parts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialistEntry:
+    """One tuned model that comes with the package: ready to use, nothing to train.
+
+    Attributes
+    ----------
+    name : str
+        Name in commands, such as ``nuclei-fluo``.
+    title : str
+        Name shown to the user.
+    description : str
+        What it is for, in one line.
+    file : str
+        Name of its model file; data, scores and licence are in the card in it.
+    """
+
+    name: str
+    title: str
+    description: str
+    file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +245,38 @@ SAMS: Mapping[str, SamEntry] = MappingProxyType(
 )
 """Every SAM by name, the bundled one first."""
 
+SPECIALISTS: Mapping[str, SpecialistEntry] = MappingProxyType(
+    {
+        "nuclei-fluo": SpecialistEntry(
+            name="nuclei-fluo",
+            title="Fluorescence nuclei",
+            description="Bright nuclei on dark: DAPI, Hoechst and the like.",
+            file="nuclei-fluo.medseg",
+        ),
+        "nuclei-histo": SpecialistEntry(
+            name="nuclei-histo",
+            title="Histology nuclei",
+            description="Stained nuclei in colour images (RGB) of tissue, as in H&E.",
+            file="nuclei-histo.medseg",
+        ),
+        "cells-phase": SpecialistEntry(
+            name="cells-phase",
+            title="Phase-contrast cells, crowded",
+            description="Crowds of cells in phase contrast; tuned on two cell lines "
+            "(T98G, NIH/3T3).",
+            file="cells-phase.medseg",
+        ),
+        "outline-phase": SpecialistEntry(
+            name="outline-phase",
+            title="Phase-contrast cell, single",
+            description="The one cell of a phase-contrast close-up: smooth muscle, "
+            "fibroblasts. Crop to the cell first.",
+            file="outline-phase.medseg",
+        ),
+    }
+)
+"""Every tuned model that comes with the package, by name; all are tuned on nano."""
+
 CLASSICAL: Mapping[str, ClassicalEntry] = MappingProxyType(
     {
         "otsu": ClassicalEntry(
@@ -251,6 +308,16 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             train=("napari_medseg.training.tuning", "tune"),
             network=("napari_medseg.models.prompts", "from_model_file"),
         ),
+        "ptsam-objects": MethodEntry(
+            name="ptsam-objects",
+            title="Prompt tuning for touching objects",
+            description="Tunes 6,144 numbers for background, interior and border, so "
+            "that touching cells are told apart.",
+            config=("napari_medseg.training.prompt_tuning", "ObjectTuning"),
+            train=("napari_medseg.training.tuning", "tune_objects"),
+            network=("napari_medseg.models.prompts", "parts_from_model_file"),
+            parts=True,
+        ),
     }
 )
 """Every training method by name."""
@@ -271,12 +338,12 @@ def lookup(name: str) -> SamEntry:
 
     Raises
     ------
-    WeightsError
+    InputError
         There is no SAM of that name; the message lists those that there are.
     """
     entry = SAMS.get(name)
     if entry is None:
-        raise WeightsError(_unknown("SAM", name, SAMS))
+        raise unknown("SAM", name, SAMS)
     return entry
 
 
@@ -295,20 +362,41 @@ def lookup_method(name: str) -> MethodEntry:
 
     Raises
     ------
-    WeightsError
+    InputError
         There is no method of that name; the message lists those that there are.
     """
     entry = METHODS.get(name)
     if entry is None:
-        raise WeightsError(_unknown("training method", name, METHODS))
+        raise unknown("training method", name, METHODS)
     return entry
 
 
-def _unknown(what: str, name: str, options: Iterable[str]) -> str:
-    """Return the sentence for a name that is not among the options."""
+def unknown(what: str, name: str, options: Iterable[str]) -> InputError:
+    """Return the refusal of a name that is not among the options.
+
+    Parameters
+    ----------
+    what : str
+        What was asked for, such as ``SAM``.
+    name : str
+        The name given.
+    options : iterable of str
+        The names that there are.
+
+    Returns
+    -------
+    InputError
+        To be raised; its message lists the names, and says which may be meant.
+    """
     names = list(options)
-    spelt = {option.casefold(): option for option in names}
-    folded = name.casefold().replace("-", "_").strip()
-    near = difflib.get_close_matches(folded, spelt, n=1)
+    spelt = {_folded(option): option for option in names}
+    near = difflib.get_close_matches(_folded(name), spelt, n=1)
     hint = f" Did you mean {spelt[near[0]]!r}?" if near else ""
-    return f"There is no {what} named {name!r}; there is {', '.join(names)}.{hint}"
+    return InputError(
+        f"There is no {what} named {name!r}; there is {', '.join(names)}.{hint}"
+    )
+
+
+def _folded(name: str) -> str:
+    """Return a name without what is easily mistaken: capitals, '-' for '_'."""
+    return name.casefold().replace("-", "_").strip()

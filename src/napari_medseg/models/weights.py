@@ -8,18 +8,18 @@ which a blocking fetch could not; pooch only says where caches belong.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pooch
 
 from napari_medseg._types import InputError, WeightsError
 from napari_medseg.io.atomic import atomic_path
-from napari_medseg.models.registry import SAMS, SamEntry, lookup
+from napari_medseg.models import bundled
+from napari_medseg.models.registry import SAMS, SPECIALISTS, SamEntry, lookup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,26 +96,6 @@ def imported() -> Mapping[str, Path]:
     return {path.stem: path for path in files if _NAME.fullmatch(path.stem)}
 
 
-def bundled_card(entry: SamEntry) -> dict[str, Any]:
-    """Return what the card beside a bundled file says: data, training, scores.
-
-    Parameters
-    ----------
-    entry : SamEntry
-        The SAM.
-
-    Returns
-    -------
-    dict
-        Empty where there is no card.
-    """
-    path = _place(entry.weights).with_suffix(".json")
-    if not entry.weights.bundled or not path.is_file():
-        return {}
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return card
-
-
 def remember(digest: str, path: Path) -> None:
     """Note where a checkpoint file lies, for the models that are tuned on it.
 
@@ -176,8 +156,10 @@ def find(name: str) -> Path:
 
     Raises
     ------
+    InputError
+        There is no such name.
     WeightsError
-        There is no such name, or its weights are not on this computer.
+        Its weights are not on this computer.
     """
     own = imported().get(name) if name not in SAMS else None
     if own is not None:
@@ -321,10 +303,11 @@ def _import_tuned(path: Path, name: str | None, *, replace: bool) -> Path:
     from napari_medseg.models.checkpoints import read_state
 
     name = path.stem if name is None else name
-    if not _NAME.fullmatch(name) or name in SAMS:
+    reserved = (*SAMS, *SPECIALISTS)
+    if not _NAME.fullmatch(name) or name in reserved:
         raise InputError(
             f"{name!r} cannot be the name of a checkpoint: use letters, digits, "
-            f"'-', '_' and '.', and none of {', '.join(SAMS)}."
+            f"'-', '_' and '.', and none of {', '.join(reserved)}."
         )
     read_state(path)
     target = weights_folder() / _IMPORTED / (name + path.suffix.lower())
@@ -368,7 +351,7 @@ def _copy(path: Path, target: Path) -> Path:
 def _place(weights: WeightsFile) -> Path:
     """Return where the file of these weights is, or will be."""
     if weights.bundled:
-        return Path(__file__).parents[1] / "weights" / weights.name
+        return bundled.place(weights.name)
     return weights_folder() / weights.name
 
 
@@ -419,10 +402,7 @@ def _stuck(path: Path, error: OSError) -> WeightsError:
 def _absent(entry: SamEntry) -> WeightsError:
     """Return the refusal for weights that are not on this computer."""
     if entry.weights.bundled:
-        return WeightsError(
-            f"{_place(entry.weights)} is missing, which comes with the plugin; "
-            "install napari-medseg again."
-        )
+        return bundled.absent(entry.weights.name)
     return WeightsError(
         f"The weights of {entry.title} are not on this computer. Run "
         f"`napari-medseg models fetch {entry.name}`, or, without internet, download "

@@ -16,6 +16,16 @@ class PromptTuning:
     encoder_prompts: int = setting(
         0, "Prompts in each block of the image encoder (8 in the paper).", ge=0, le=64
     )
+    initial: str = setting(
+        "noise",
+        "Prompts begin as noise, or as SAM's embedding of a click with a little noise.",
+        choices=("noise", "click"),
+    )
+    output: int = setting(
+        0, "Which of SAM's masks is read: 0 is its single answer.", ge=0, le=3
+    )
+    dice: float = setting(1.0, "Weight of the Dice loss.", ge=0.0)
+    cross_entropy: float = setting(1.0, "Weight of the cross-entropy.", ge=0.0)
     steps: int = setting(200, "Optimisation steps.", ge=1)
     learning_rate: float = setting(5e-2, "Peak learning rate.", ge=0.0)
     batch: int = setting(3, "Views a step.", ge=1)
@@ -39,3 +49,12 @@ class PromptTuning:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True)
+class ObjectTuning(PromptTuning):
+    """PTSAM with a prompt set each for interior and border, so that cells separate."""
+
+    border: float = setting(
+        2.0, "Width of an object's border, in pixels of SAM's masks.", ge=0.5, le=20.0
+    )

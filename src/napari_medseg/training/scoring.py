@@ -34,12 +34,20 @@ class Score:
         Mean over the foreground classes that are there.
     blank : bool
         Whether nothing was found on an image that has something.
+    pq : float or None
+        Panoptic quality of the objects, where objects were asked for.
     """
 
     name: str
     dice: float
     iou: float
     blank: bool
+    pq: float | None = None
+
+    @property
+    def quality(self) -> float:
+        """What decides which step is best."""
+        return self.dice if self.pq is None else self.pq
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +62,15 @@ class Summary:
         Standard deviation of Dice over the images; 0 for a single one.
     images : int
         How many they are.
+    pq : float or None
+        Mean panoptic quality, where objects were asked for.
     """
 
     dice: float
     iou: float
     dice_sd: float
     images: int
+    pq: float | None = None
 
     @classmethod
     def of(cls, scores: Sequence[Score]) -> Summary | None:
@@ -69,16 +80,19 @@ class Summary:
         dice = np.array([score.dice for score in scores])
         iou = np.array([score.iou for score in scores])
         spread = float(dice.std(ddof=1)) if len(dice) > 1 else 0.0
-        return cls(float(dice.mean()), float(iou.mean()), spread, len(dice))
+        quality = [score.pq for score in scores if score.pq is not None]
+        pq = float(np.mean(quality)) if quality else None
+        return cls(float(dice.mean()), float(iou.mean()), spread, len(dice), pq)
 
     def rounded(self) -> dict[str, float]:
         """Return the figures with as many digits as they are worth."""
-        return {
+        figures: dict[str, float] = {
             "dice": round(self.dice, 4),
             "iou": round(self.iou, 4),
             "dice_sd": round(self.dice_sd, 4),
             "images": self.images,
         }
+        return figures if self.pq is None else figures | {"pq": round(self.pq, 4)}
 
 
 def predict_windows(

@@ -1,0 +1,130 @@
+"""Ways to adapt a SAM to annotated images: each is a choice of what is trained.
+
+All of them go through the package's own study (views, held-out images, best step);
+see `napari_medseg.training.study.Adaptation`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from napari_medseg.models.prompts import (
+    PROMPTS,
+    PromptedDecoder,
+    PromptedSam,
+)
+from napari_medseg.training.tuning import Prompts
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+    from napari_medseg.training.study import Adaptation
+
+RANK = 4
+"""Rank of LoRA's two matrices, as in SAMed and CellSeg1."""
+
+
+@dataclass(frozen=True)
+class MaskDecoder:
+    """Fine-tune SAM's mask decoder, without any prompt; the encoder is frozen."""
+
+    keeps_embeddings: bool = True
+
+    def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
+        """Return a copy of the decoder, all of it to be trained."""
+        decoder = PromptedDecoder(copy.deepcopy(sam), classes - 1, count=0)
+        decoder.mask_decoder.requires_grad_(True)
+        return decoder
+
+
+@dataclass(frozen=True)
+class Lora:
+    """LoRA (Hu et al. 2022) on queries and values of the encoder, and the decoder.
+
+    As SAMed (Zhang and Liu 2023): low-rank changes of the image encoder's attention,
+    while the mask decoder is fine-tuned.
+    """
+
+    rank: int = RANK
+    keeps_embeddings: bool = False
+
+    def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
+        """Return a copy of SAM with low-rank changes in every transformer block."""
+        sam = copy.deepcopy(sam).requires_grad_(False)
+        for block in sam.image_encoder.blocks:
+            block.attn.qkv = LoraQkv(block.attn.qkv, self.rank, generator)
+        decoder = PromptedDecoder(sam, classes - 1, count=0)
+        decoder.mask_decoder.requires_grad_(True)
+        return PromptedSam(sam.image_encoder, decoder)
+
+
+class LoraQkv(nn.Module):
+    """A frozen projection to queries, keys and values, plus B·A on two of them.
+
+    Parameters
+    ----------
+    qkv : Linear
+        From D to 3 D.
+    rank : int
+        Columns of B and rows of A.
+    generator : torch.Generator
+        Source of A; B begins at 0, so that nothing is changed at first.
+    """
+
+    def __init__(self, qkv: nn.Linear, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.qkv = qkv
+        width = qkv.in_features
+        bound = 1.0 / math.sqrt(width)
+        start = torch.rand(2, rank, width, generator=generator)
+        self.down = nn.Parameter(bound * (2.0 * start - 1.0))
+        self.up = nn.Parameter(torch.zeros(2, width, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project ``(..., D)`` to ``(..., 3 D)``."""
+        query, value = (
+            x @ down.T @ up.T for down, up in zip(self.down, self.up, strict=True)
+        )
+        change = torch.cat([query, torch.zeros_like(query), value], dim=-1)
+        result: Tensor = self.qkv(x) + change
+        return result
+
+
+@dataclass(frozen=True)
+class Everything:
+    """Fine-tune encoder and decoder; statistics of the batch norms stay."""
+
+    keeps_embeddings: bool = False
+
+    def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
+        """Return a copy of SAM, all of it to be trained but the prompt encoder."""
+        sam = copy.deepcopy(sam)
+        decoder = PromptedDecoder(sam, classes - 1, count=0)
+        decoder.mask_decoder.requires_grad_(True)
+        sam.image_encoder.requires_grad_(True)
+        return PromptedSam(sam.image_encoder, decoder)
+
+
+@dataclass(frozen=True)
+class Way:
+    """An adaptation with the learning rate and batch it is given."""
+
+    adaptation: Adaptation
+    learning_rate: float
+    batch: int
+
+
+WAYS = {
+    "PTSAM decoder": Way(Prompts(PROMPTS), 5e-2, 3),
+    "PTSAM decoder + encoder": Way(Prompts(PROMPTS, PROMPTS), 2e-2, 3),
+    "mask decoder": Way(MaskDecoder(), 5e-4, 3),
+    "LoRA": Way(Lora(), 5e-4, 3),
+    "everything": Way(Everything(), 3e-4, 3),
+}
+"""What is compared, by name."""

@@ -1,0 +1,375 @@
+"""What prompt tuning buys against every other way to adapt a SAM to a few images.
+
+    python benchmarks/few_shot.py run --data DIR [--quick] [--out RESULTS.jsonl]
+    python benchmarks/few_shot.py table [--out RESULTS.jsonl] [--curve CURVE.png]
+
+``run`` goes through sets × numbers of images × seeds × methods, most telling first,
+each in a process of its own (so that its peak memory is its own), and writes a line
+for each. It can be stopped at any time: what is done is not done again. All methods
+get the same images and views; PTSAM takes its usual steps, and the others as many
+seconds as PTSAM's decoder took on the same images. With 8 or more images a quarter is
+held out and the best step is kept; with fewer all are trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from adaptations import WAYS, Way
+from safetensors.torch import save
+from sets import SETS
+from unet import train_unet
+
+from napari_medseg import metrics
+from napari_medseg._types import AnySegmenter, Prediction, default_classes, finish
+from napari_medseg.demo import better_otsu
+from napari_medseg.inference import Plan, open_segmenter, predict_probabilities
+from napari_medseg.models.backbone import load_backbone
+from napari_medseg.models.prompts import PromptedSam, trained_count
+from napari_medseg.training.goals import ClassGoal
+from napari_medseg.training.prompt_tuning import PromptTuning
+from napari_medseg.training.splits import HOLD_OUT_FROM
+from napari_medseg.training.study import Study
+from napari_medseg.training.supervised import Supervised
+from napari_medseg.training.trainer import FitConfig, fit, never
+
+LEADER = "PTSAM decoder"
+"""The method whose seconds the others get."""
+
+METHODS = ("untuned", "Otsu", LEADER, *[way for way in WAYS if way != LEADER], "U-Net")
+
+COUNTS = (16, 4, 1, 8, 2)
+"""Numbers of annotated images, most telling first."""
+
+SEEDS = (0, 1, 2)
+
+QUICK_SETS = ("membrane", "phase")
+
+PROBE_STEPS = 3
+"""Steps that are timed to know how many fit into the seconds."""
+
+EVALUATIONS = 13
+"""Times that a study measures itself in a training."""
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the table."""
+
+    set: str
+    images: int
+    seed: int
+    method: str
+
+
+@dataclass(frozen=True)
+class StudiedSegmenter:
+    """What a study trained, with what it needs to be applied."""
+
+    study: Study
+    identity: str = "study"
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        """The classes, background first."""
+        return default_classes(self.study.goal.classes)
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        """Segment an image ``float32 (C, Y, X)``."""
+        study, network = self.study, self.study.trained
+        if study.adaptation.keeps_embeddings:
+            network = PromptedSam(study.backbone.sam.image_encoder, network)
+        probabilities, note = predict_probabilities(
+            image,
+            network.eval(),
+            study.normalisation,
+            Plan(study.view_config.framing, 1, study.device),
+        )
+        return Prediction(probabilities, self.classes, note)
+
+
+def planned(quick: bool) -> list[Cell]:
+    """List the runs, most telling first."""
+    names = QUICK_SETS if quick else tuple(SETS)
+    counts, seeds = (COUNTS[:1], SEEDS[:1]) if quick else (COUNTS, SEEDS)
+    return [
+        Cell(name, count, seed, method)
+        for seed, count, name, method in product(seeds, counts, names, METHODS)
+    ]
+
+
+def key(row: dict[str, Any]) -> Cell:
+    """Return the run that a line is of."""
+    return Cell(row["set"], row["images"], row["seed"], row["method"])
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """Read the lines that are there; one that was cut off is left out."""
+    rows = []
+    for line in out.read_text().splitlines() if out.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
+    out: Annotated[Path, typer.Option(help="Results, a line a run.")] = Path(
+        "benchmarks/results/few_shot.jsonl"
+    ),
+    quick: Annotated[
+        bool, typer.Option(help="Two sets, 16 images, one seed: under ten minutes.")
+    ] = False,
+    sets: Annotated[str, typer.Option(help="Only these sets, by commas.")] = "",
+    images: Annotated[int, typer.Option(help="Only this number of images.")] = 0,
+) -> None:
+    """Do the runs that are missing."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = {key(row): row for row in read(out)}
+    for cell in planned(quick):
+        if sets and cell.set not in sets.split(","):
+            continue
+        if images and cell.images != images:
+            continue
+        leader = Cell(cell.set, cell.images, cell.seed, LEADER)
+        if cell in done:
+            continue
+        budget = done[leader]["seconds"] if leader in done else 0.0
+        row = in_process(data, cell, budget)
+        done[cell] = row
+        with out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(cell, row.get("dice", row.get("error")), flush=True)
+
+
+def in_process(data: Path, cell: Cell, budget: float) -> dict[str, Any]:
+    """Do one run in a process of its own."""
+    command = [sys.executable, __file__, "one", "--data", str(data)]
+    command += ["--name", cell.set, "--images", str(cell.images)]
+    command += ["--seed", str(cell.seed), "--method", cell.method]
+    command += ["--seconds", str(budget)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    row = {
+        "set": cell.set,
+        "images": cell.images,
+        "seed": cell.seed,
+        "method": cell.method,
+    }
+    if result.returncode:
+        return row | {"error": result.stderr[-300:]}
+    return row | json.loads(result.stdout.splitlines()[-1])
+
+
+@app.command()
+def one(
+    data: Annotated[Path, typer.Option()],
+    name: Annotated[str, typer.Option()],
+    images: Annotated[int, typer.Option()],
+    seed: Annotated[int, typer.Option()],
+    method: Annotated[str, typer.Option()],
+    seconds: Annotated[float, typer.Option(help="Budget; 0: as many as it takes.")],
+) -> None:
+    """Do one run and print its figures."""
+    pairs = SETS[name].draw(data, images, seed)
+    started = time.monotonic()
+    segmenter, facts = trained(method, pairs, seconds, seed)
+    facts["seconds"] = round(time.monotonic() - started, 1)
+    facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps(facts | measure(segmenter, SETS[name].test(data))))
+
+
+def trained(
+    method: str, pairs: Any, seconds: float, seed: int
+) -> tuple[AnySegmenter, dict[str, Any]]:
+    """Return what a method makes of pairs, and what it trained."""
+    if method == "untuned":
+        return open_segmenter("nano"), {"parameters": 0, "bytes": 0}
+    if method == "Otsu":
+        return better_otsu(pairs), {"parameters": 0, "bytes": 0}
+    if method == "U-Net":
+        unet = train_unet(pairs, seconds, seed)
+        count = sum(item.numel() for item in unet.network.parameters())
+        weights = {
+            key: item.contiguous() for key, item in unet.network.state_dict().items()
+        }
+        return unet, {"parameters": count, "bytes": len(save(weights))}
+    study = studied(WAYS[method], pairs, 0.0 if method == LEADER else seconds, seed)
+    weights = {
+        name: item.detach().contiguous()
+        for name, item in study.trained.named_parameters()
+        if item.requires_grad and item.numel()
+    }
+    facts = {"parameters": trained_count(study.trained), "bytes": len(save(weights))}
+    return StudiedSegmenter(study), facts | {"steps": study.parts[-1].result.steps}
+
+
+def studied(way: Way, pairs: Any, seconds: float, seed: int) -> Study:
+    """Train one way; with seconds given, as many steps as fit into them."""
+    started = time.monotonic()
+    config = PromptTuning(
+        learning_rate=way.learning_rate,
+        batch=way.batch,
+        validate=None if len(pairs) >= HOLD_OUT_FROM else 0,
+        seed=seed,
+    )
+    backbone = load_backbone(config.sam)
+
+    def begin(config: PromptTuning) -> Study:
+        return Study(backbone, way.adaptation, ClassGoal(pairs), config, None, never)
+
+    study = begin(config)
+    if seconds:
+        finish(study.prepare())
+        left = seconds - (time.monotonic() - started)
+        study = begin(replace(config, steps=max(10, int(left / probe(study)))))
+    finish(study.run())
+    return study
+
+
+def probe(study: Study) -> float:
+    """Return the seconds of a step, with its share of the evaluations."""
+    model = study.model()
+    split = study.splits[0] if study.splits else None
+    training = split.training if split else tuple(range(len(study.pairs)))
+    config = FitConfig(steps=PROBE_STEPS + 1, learning_rate=1e-5)
+    job = fit(model, Supervised(), study.batches(training), config)
+    times = [time.monotonic() for _ in job]
+    step = (times[-1] - times[0]) / PROBE_STEPS
+    if split is None:
+        return step
+    began = time.monotonic()
+    study.score(model.eval(), split.held_out[:1])
+    evaluation = (time.monotonic() - began) * len(split.held_out)
+    return step + evaluation * EVALUATIONS / PromptTuning().steps
+
+
+def measure(segmenter: AnySegmenter, pairs: Any) -> dict[str, Any]:
+    """Return mean Dice and IoU of the foreground over the test images."""
+    rows = []
+    for index, pair in enumerate(pairs):
+        with torch.inference_mode():
+            found = segmenter.predict(pair.image).labels > 0
+        truth = pairs.targets(index) == 1
+        rows.append((metrics.dice(found, truth), metrics.iou(found, truth)))
+    dice, iou = np.nanmean(rows, axis=0)
+    return {
+        "dice": round(float(dice), 4),
+        "iou": round(float(iou), 4),
+        "test": len(rows),
+    }
+
+
+@app.command()
+def table(
+    out: Annotated[Path, typer.Option(help="Results of `run`.")] = Path(
+        "benchmarks/results/few_shot.jsonl"
+    ),
+    curve: Annotated[
+        Path | None, typer.Option(help="Picture of Dice by number of images.")
+    ] = None,
+) -> None:
+    """Print the tables of the documentation, and draw the curve."""
+    rows = [row for row in read(out) if "dice" in row]
+    for count in sorted({row["images"] for row in rows}, reverse=True):
+        print(f"\n{count} annotated images; Dice on images never tuned on\n")
+        print(dice_table([row for row in rows if row["images"] == count]))
+    print("\nAt 16 images, means over the sets\n")
+    print(cost_table([row for row in rows if row["images"] == 16]))
+    if curve is not None:
+        draw(rows, curve)
+
+
+def dice_table(rows: list[dict[str, Any]]) -> str:
+    """Return sets × methods in Markdown, the spread over seeds where there is one."""
+    lines = ["| set | " + " | ".join(METHODS) + " |", "|---" * (len(METHODS) + 1) + "|"]
+    for name in SETS:
+        texts = []
+        for method in METHODS:
+            found = _values(rows, name, method, "dice")
+            spread = f" ± {np.std(found, ddof=1):.3f}" if len(found) > 1 else ""
+            texts.append(f"{np.mean(found):.3f}{spread}" if found else "")
+        if any(texts):
+            lines.append(f"| {name} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def cost_table(rows: list[dict[str, Any]]) -> str:
+    """Return what each method costs, in Markdown."""
+    lines = [
+        "| method | numbers trained | file | seconds | peak memory | Dice | IoU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in METHODS:
+        found = [row for row in rows if row["method"] == method]
+        if found:
+            mean = {
+                name: float(np.mean([row[name] for row in found]))
+                for name in ("parameters", "bytes", "seconds", "peak_mb", "dice", "iou")
+            }
+            cells = (
+                method,
+                f"{mean['parameters']:,.0f}",
+                f"{mean['bytes'] / 1e3:,.0f} kB",
+                f"{mean['seconds']:.0f}",
+                f"{mean['peak_mb'] / 1e3:.1f} GB",
+                f"{mean['dice']:.3f}",
+                f"{mean['iou']:.3f}",
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _values(
+    rows: list[dict[str, Any]], name: str, method: str, figure: str
+) -> list[float]:
+    """Return a figure of a set and a method, one value a seed."""
+    return [
+        row[figure] for row in rows if (row["set"], row["method"]) == (name, method)
+    ]
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw mean Dice over the sets by number of images, a line a method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    counts = sorted({row["images"] for row in rows})
+    for method in METHODS:
+        points = []
+        for count in counts:
+            of_count = [row for row in rows if row["images"] == count]
+            each = [_values(of_count, name, method, "dice") for name in SETS]
+            means = [float(np.mean(values)) for values in each if values]
+            if means:
+                points.append((count, float(np.mean(means))))
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=method)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.set_xlabel("annotated images")
+    axes.set_ylabel("Dice, mean over the sets")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    app()
