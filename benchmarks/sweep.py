@@ -69,6 +69,7 @@ def run(
     sets: Annotated[str, typer.Option(help="Sets, by commas.")] = ",".join(CHOOSE),
     changes: Annotated[str, typer.Option(help="Only these, by commas.")] = "",
     seeds: Annotated[int, typer.Option(help="Draws of images.", min=1)] = 1,
+    sam: Annotated[str, typer.Option(help="The SAM to tune.")] = "nano",
 ) -> None:
     """Do the runs that are missing."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def run(
         if (change, name, seed) in done:
             continue
         started = time.monotonic()
-        config = replace(PromptTuning(seed=seed), **CHANGES[change])
+        config = replace(PromptTuning(sam=sam, seed=seed), **CHANGES[change])
         torch.manual_seed(seed)
         study = study_of(ClassGoal(SETS[name].draw(data, IMAGES, seed)), config)
         finish(study.run())

@@ -61,7 +61,7 @@ WEIGHTS = {
 }
 """How often each source is drawn."""
 
-LARGE = BatchShape(2, 448, zoom=(1.1, 2.6), share=0.3)
+LARGE = BatchShape(2, 448, zoom=(1.2, 5.0), share=0.3)
 """Now and then two large crops, for objects that fill half of a working image."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -159,7 +159,8 @@ def begin_from(model: PromptableModel, start: Path, fresh_decoder: bool) -> None
     """Take weights over from a checkpoint of a run.
 
     With a fresh decoder only the image encoder and the upscaling are taken, which
-    the dense warm-up trains too; tokens and transformer begin anew.
+    the dense warm-up trains too; tokens and transformer begin anew. So does whatever
+    has another shape, as the tokens have where tasks were added since.
     """
     state = {
         name.removeprefix("model."): value
@@ -169,7 +170,9 @@ def begin_from(model: PromptableModel, start: Path, fresh_decoder: bool) -> None
     if fresh_decoder:
         kept = ("sam.image_encoder.", "sam.mask_decoder.output_upscaling.", "readout.")
         state = {name: value for name, value in state.items() if name.startswith(kept)}
-    model.load_state_dict(state, strict=False)
+    own = model.state_dict()
+    fitting = {k: v for k, v in state.items() if own[k].shape == v.shape}
+    model.load_state_dict(fitting, strict=False)
 
 
 @app.command()

@@ -15,8 +15,9 @@ from napari_medseg.training import tasks
 from napari_medseg.training.drawing import (
     DISC_RADIUS,
     Canvas,
+    ObjectRows,
+    draw_objects,
     jittered_boxes,
-    object_rows,
     region_rows,
     sample_points,
     target_maps,
@@ -233,34 +234,63 @@ def whole(batch: PromptableBatch) -> Canvas:
 def test_objects_are_asked_for_one_by_one(
     model: PromptableModel, batch: PromptableBatch
 ) -> None:
-    counts = set()
+    kinds = set()
     for seed in range(8):
-        groups = object_rows(model, batch, whole(batch), 3, generator(seed))
+        groups = draw_objects(batch, 3, generator(seed))
         assert 1 <= len(groups) <= 2
-        assert sum(len(rows.image) for rows in groups) <= 6
-        for rows in groups:
-            assert len(rows.tokens) == len(rows.target) == len(rows.image)
-            counts.add(rows.tokens.shape[1])
-            for image, target in zip(rows.image.tolist(), rows.target, strict=True):
-                pooled = [
-                    (batch.ids[image] == number).float()
-                    for number in batch.ids[image].unique()[1:].tolist()
-                ]
-                small = torch.stack(pooled).view(-1, 32, 2, 32, 2).mean(dim=(2, 4))
-                assert (small == target).all(dim=(1, 2)).any()
-    # a click or a box is two tokens; several clicks are more, and a padding point
-    assert 2 in counts and max(counts) >= 5 and 1 not in counts
+        assert sum(len(objects.image) for objects in groups) <= 6
+        for objects in groups:
+            rows = objects.rows(model, whole(batch))
+            assert rows.tokens.shape[:2] == objects.labels.shape
+            assert rows.target.shape == (len(objects.image), SIZE // 2, SIZE // 2)
+            for image, mask in zip(objects.image, objects.masks, strict=True):
+                (number,) = batch.ids[image][mask].unique().tolist()
+                assert number > 0
+                assert torch.equal(mask, batch.ids[image] == number)
+            kinds |= {tuple(labels) for labels in objects.labels.tolist()}
+    assert {(1, -1), (2, 3), (1, 1, 1, -1)} <= kinds
+
+
+def test_clicks_on_an_object_lie_on_it(batch: PromptableBatch) -> None:
+    for seed in range(6):
+        for objects in draw_objects(batch, 3, generator(seed)):
+            for mask, points, labels in zip(
+                objects.masks, objects.points, objects.labels, strict=True
+            ):
+                for x, y in points[labels == 1].round().long():
+                    assert mask[y, x]
+
+
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_corrections_are_set_where_the_mask_is_wrong(shrink: int) -> None:
+    wanted = masks(2)
+    first = torch.tensor([[[30.0, 20.0], [0.0, 0.0]]]).expand(2, 2, 2)
+    labels = torch.tensor([[1, -1]]).expand(2, 2)
+    objects = ObjectRows(torch.zeros(2, dtype=torch.long), wanted, first, labels)
+    side = SIZE // shrink
+    nothing = torch.zeros(2, side, side, dtype=torch.bool)
+    missed = objects.corrected(nothing, generator())
+    assert missed.labels.tolist() == [[1, 1, -1]] * 2
+    for mask, (x, y) in zip(wanted, missed.points[:, 1].round().long(), strict=True):
+        assert mask[y, x]
+    extra = objects.corrected(~nothing, generator())
+    assert extra.labels.tolist() == [[1, 0, -1]] * 2
+    for mask, (x, y) in zip(wanted, extra.points[:, 1].round().long(), strict=True):
+        assert not mask[y, x]
+    if shrink == 1:
+        right = objects.corrected(wanted, generator())
+        assert torch.equal(right.points[:, 1], first[:, 0])
+        assert right.labels.tolist() == [[1, 1, -1]] * 2
 
 
 def test_nothing_is_asked_for_where_there_is_no_object(
     model: PromptableModel, batch: PromptableBatch
 ) -> None:
     empty = batch._replace(ids=torch.zeros_like(batch.ids))
-    assert object_rows(model, empty, whole(batch), 2, generator()) == []
+    assert draw_objects(empty, 2, generator()) == []
     specks = torch.zeros_like(batch.ids)
     specks[:, :6, :6] = 1
-    few = batch._replace(ids=specks)
-    assert object_rows(model, few, whole(batch), 2, generator()) == []
+    assert draw_objects(batch._replace(ids=specks), 2, generator()) == []
     loss, figures = Promptable(PromptableConfig()).step(model, empty)
     assert torch.isfinite(loss)
     assert "objects" not in figures

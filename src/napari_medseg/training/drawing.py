@@ -265,23 +265,71 @@ def sample_points(
     return score > 0, torch.stack([x, y], dim=2)
 
 
-def object_rows(
-    model: PromptableModel,
-    batch: PromptableBatch,
-    canvas: Canvas,
-    count: int,
-    generator: torch.Generator,
-) -> list[Rows]:
-    """Draw single objects, some with a click or a box, some with several clicks.
+class ObjectRows(NamedTuple):
+    """Single objects to ask for, with the points that ask.
+
+    Attributes
+    ----------
+    image : Tensor
+        ``int64 (R,)``, which image of the batch.
+    masks : Tensor
+        ``bool (R, S, S)``, the objects.
+    points, labels : Tensor
+        ``(R, N, 2)`` and ``(R, N)``, as for `napari_medseg.models.sam.point_tokens`.
+    """
+
+    image: Tensor
+    masks: Tensor
+    points: Tensor
+    labels: Tensor
+
+    def rows(self, model: PromptableModel, canvas: Canvas) -> Rows:
+        """Return targets and tokens."""
+        shrink = sams.stride_of(model.sam) // 4
+        target = functional.avg_pool2d(self.masks.float().unsqueeze(1), shrink)[:, 0]
+        tokens = canvas.tokens(model.sam, self.image, self.points, self.labels)
+        return Rows(self.image, tokens, target)
+
+    def corrected(self, found: Tensor, generator: torch.Generator) -> ObjectRows:
+        """Add a click where the mask that was found is wrong, as SAM is trained.
+
+        Parameters
+        ----------
+        found : Tensor
+            ``bool (R, h, w)``, at the decoder's resolution.
+        generator : torch.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        ObjectRows
+            The click is on the object where it was missed, off it where too much was
+            found; where nothing is wrong, the first click is given again.
+        """
+        side = self.masks.shape[-1]
+        whole = functional.interpolate(found.float().unsqueeze(1), size=(side, side))
+        wrong = (whole[:, 0] > 0.5) != self.masks
+        there, point = sample_points(wrong, 1, side, generator)
+        x, y = (point[:, 0] + 0.5).long().unbind(dim=1)
+        rows = torch.arange(len(self.masks), device=self.masks.device)
+        missed = self.masks[rows, y.clamp(0, side - 1), x.clamp(0, side - 1)]
+        point = torch.where(there.unsqueeze(2), point, self.points[:, :1])
+        label = torch.where(there, missed.long().unsqueeze(1), self.labels[:, :1])
+        # the padding point stays last
+        points = torch.cat([self.points[:, :-1], point, self.points[:, -1:]], dim=1)
+        labels = torch.cat([self.labels[:, :-1], label, self.labels[:, -1:]], dim=1)
+        return self._replace(points=points, labels=labels)
+
+
+def draw_objects(
+    batch: PromptableBatch, count: int, generator: torch.Generator
+) -> list[ObjectRows]:
+    """Draw single objects, some with a click or a box, some to be corrected.
 
     Parameters
     ----------
-    model : PromptableModel
-        Whose prompt encoder to use.
     batch : PromptableBatch
         The images and their objects.
-    canvas : Canvas
-        Where the crops lie.
     count : int
         Objects an image.
     generator : torch.Generator
@@ -289,25 +337,18 @@ def object_rows(
 
     Returns
     -------
-    list of Rows
-        None, one or two groups, each with the same number of tokens a row, as SAM
-        gets them from a user: a click and a padding point or the two corners of a
-        box; several clicks and a padding point.
+    list of ObjectRows
+        None, one or two groups. The first has a click and a padding point or the two
+        corners of a box; the second, one or more clicks and a padding point.
     """
     image, masks = _draw_objects(batch, count, generator)
-    if not len(image):
-        return []
-    shrink = sams.stride_of(model.sam) // 4
-    target = functional.avg_pool2d(masks.float().unsqueeze(1), shrink)[:, 0]
     several = torch.rand(len(image), generator=generator) < SEVERAL_SHARE
     groups = []
     for use, draw in ((~several, _click_or_box), (several, _several_clicks)):
         pick = use.to(image.device)
-        if not use.any():
-            continue
-        points, labels = draw(masks[pick], generator)
-        tokens = canvas.tokens(model.sam, image[pick], points, labels)
-        groups.append(Rows(image[pick], tokens, target[pick]))
+        if use.any():
+            points, labels = draw(masks[pick], generator)
+            groups.append(ObjectRows(image[pick], masks[pick], points, labels))
     return groups
 
 
@@ -341,26 +382,17 @@ def _click_or_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
 
 
 def _several_clicks(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Give each mask up to three clicks on it and up to three beside it.
+    """Give each mask one to three clicks on it, and a padding point.
 
-    The number of clicks is the same for all masks, two to six; where a mask has no
-    room for a click, the first one is given again.
+    Their number is the same for all masks; where a mask is too small for a click, the
+    first one is given again.
     """
-    size = masks.shape[-1]
-    on, points_on = sample_points(masks, 3, size, generator)
-    near = tasks.spread(masks.float().unsqueeze(1), 31)[:, 0] > 0
-    off, points_off = sample_points(near & ~masks, 3, size, generator)
-    points = torch.cat([points_on, points_off], dim=1)
-    labels = torch.tensor([1, 1, 1, 0, 0, 0], device=masks.device).expand(len(masks), 6)
-    there = torch.cat([on, off], dim=1)
+    count = int(torch.randint(1, 4, (1,), generator=generator))
+    there, points = sample_points(masks, count, masks.shape[-1], generator)
     points = torch.where(there.unsqueeze(2), points, points[:, :1])
-    labels = torch.where(there, labels, 1)
-    count = int(torch.randint(1, 6, (1,), generator=generator))
-    order = 1 + torch.randperm(5, generator=generator)[:count]
-    pick = torch.cat([torch.zeros(1, dtype=torch.long), order]).to(masks.device)
+    labels = torch.ones_like(there, dtype=torch.long)
     padding = torch.zeros_like(points[:, :1])
-    points = torch.cat([points[:, pick], padding], dim=1)
-    return points, functional.pad(labels[:, pick], (0, 1), value=-1)
+    return torch.cat([points, padding], dim=1), functional.pad(labels, (0, 1), value=-1)
 
 
 def jittered_boxes(masks: Tensor, generator: torch.Generator) -> Tensor:

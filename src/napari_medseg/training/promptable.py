@@ -30,10 +30,11 @@ from napari_medseg.training.drawing import (
     TOKENS,
     Canvas,
     Maps,
+    ObjectRows,
     Rows,
+    draw_objects,
     filter_rows,
     named_rows,
-    object_rows,
     region_rows,
     target_maps,
     with_noise,
@@ -84,6 +85,7 @@ class PromptableConfig:
     filters: int = setting(1, "Filter tasks an image given by tokens.", ge=0)
     regions: int = setting(1, "Named tasks an image wanted in one place only.", ge=0)
     objects: int = setting(2, "Single objects an image, by clicks or box.", ge=0)
+    corrections: int = setting(4, "Clicks added where a mask was wrong.", ge=0, le=8)
     canvas: int = setting(512, "Side of the working image that crops are of.", ge=16)
     token_noise: float = setting(0.05, "Noise added to learned tokens.", ge=0.0)
     readout: float = setting(0.3, "Weight of the linear read-out.", ge=0.0)
@@ -156,15 +158,33 @@ class Promptable:
             )
             figures["regions"] = scene.mask_loss(scene.decode(rows), rows).mean()
             loss = loss + PLACE_WEIGHT * figures["regions"]
-        groups = object_rows(model, batch, canvas, config.objects, generator)
-        count = sum(len(rows.image) for rows in groups)
-        for rows in groups:
-            share = len(rows.image) / count
-            object_loss, iou = scene.object_loss(rows)
+        groups = draw_objects(batch, config.objects, generator)
+        count = sum(len(objects.image) for objects in groups)
+        for objects in groups:
+            share = len(objects.image) / count
+            corrected = self._corrected(scene, canvas, objects, generator)
+            object_loss, iou = scene.object_loss(corrected.rows(model, canvas))
             loss = loss + PLACE_WEIGHT * share * object_loss
             for name, value in (("objects", object_loss), ("object_iou", iou)):
                 figures[name] = figures.get(name, 0.0) + share * value
         return loss, figures
+
+    def _corrected(
+        self,
+        scene: _Scene,
+        canvas: Canvas,
+        objects: ObjectRows,
+        generator: torch.Generator,
+    ) -> ObjectRows:
+        """Click where the answer is wrong, a few times, on objects given by clicks."""
+        if not (objects.labels[:, -1] == -1).all():
+            return objects
+        times = torch.randint(0, self.config.corrections + 1, (1,), generator=generator)
+        for _ in range(int(times)):
+            with torch.no_grad():
+                decoded = scene.decode(objects.rows(scene.model, canvas))
+            objects = objects.corrected(decoded.masks[:, 0] > 0, generator)
+        return objects
 
     def _steering_loss(
         self, scene: _Scene, generator: torch.Generator

@@ -46,7 +46,7 @@ FILTER_SIGMAS = (1.0, 2.0, 4.0, 8.0)
 
 FILTER_TASKS = tuple(
     f"{name} {sigma:g}"
-    for name in ("intensity", "edge", "spot", "ridge")
+    for name in ("intensity", "edge", "spot", "ridge", "crest", "texture")
     for sigma in FILTER_SIGMAS
 )
 """Filter responses that filter tasks combine."""
@@ -83,25 +83,32 @@ def filter_responses(grey: Tensor) -> Tensor:
     Tensor
         ``(B, len(FILTER_TASKS), H, W)``, mean 0 and standard deviation 1 within each
         image, cut at ±4: smoothed intensity, gradient magnitude, difference of
-        Gaussians (spots) and the larger eigenvalue of the Hessian (ridges).
+        Gaussians (spots), the larger eigenvalue of the Hessian (dark ridges), minus
+        its smaller one (bright crests), and the local standard deviation (texture).
     """
     smooth = [gaussian(grey, sigma) for sigma in FILTER_SIGMAS]
     wider = [*smooth[1:], gaussian(grey, 2 * FILTER_SIGMAS[-1])]
-    edges, ridges = zip(*(_edge_and_ridge(item) for item in smooth), strict=True)
+    edges, ridges, crests = zip(*(_derivatives(item) for item in smooth), strict=True)
     spots = [fine - coarse for fine, coarse in zip(smooth, wider, strict=True)]
-    bank = torch.cat([*smooth, *edges, *spots, *ridges], dim=1)
+    squares = [gaussian(grey**2, sigma) for sigma in FILTER_SIGMAS]
+    textures = [
+        torch.sqrt((square - mean**2).clamp(min=0))
+        for square, mean in zip(squares, smooth, strict=True)
+    ]
+    bank = torch.cat([*smooth, *edges, *spots, *ridges, *crests, *textures], dim=1)
     mean = bank.mean(dim=(2, 3), keepdim=True)
     deviation = bank.std(dim=(2, 3), keepdim=True).clamp(min=1e-6)
     return ((bank - mean) / deviation).clamp(-Z_MAX, Z_MAX)
 
 
-def _edge_and_ridge(smooth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return gradient magnitude and the Hessian's larger eigenvalue."""
+def _derivatives(smooth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return gradient magnitude and the Hessian's eigenvalues, the smaller negated."""
     dy, dx = torch.gradient(smooth, dim=(2, 3))
     dyy, dyx = torch.gradient(dy, dim=(2, 3))
     dxx = torch.gradient(dx, dim=3)[0]
     half_gap = torch.sqrt((0.5 * (dyy - dxx)) ** 2 + dyx**2)
-    return torch.sqrt(dx**2 + dy**2), 0.5 * (dyy + dxx) + half_gap
+    middle = 0.5 * (dyy + dxx)
+    return torch.sqrt(dx**2 + dy**2), middle + half_gap, half_gap - middle
 
 
 def object_maps(ids: Tensor, grey: Tensor) -> Tensor:
