@@ -303,7 +303,7 @@ def test_a_training_that_is_interrupted_leaves_nothing(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_medseg.training.tuning.fit", interrupted)
+    monkeypatch.setattr("napari_medseg.training.study.fit", interrupted)
     result = command("train", *folders_of(data), "--out", out / "a.medseg", *QUICK)
     assert result.exit_code == 130
     assert "Stopped" in result.stderr
