@@ -26,7 +26,10 @@ from napari_medseg._types import (
     finish,
 )
 from napari_medseg.cli.app import app
-from napari_medseg.exchange import export_bioimageio, package_name, readme, tracing
+from napari_medseg.exchange import _network, _package, export_bioimageio
+from napari_medseg.exchange._description import package_name
+from napari_medseg.exchange._network import tracing
+from napari_medseg.exchange._readme import readme
 from napari_medseg.inference import Segmenter, load
 from napari_medseg.io.model_file import ModelCard, ModelFile, save
 from napari_medseg.io.normalise import Normalisation, normalise
@@ -116,7 +119,7 @@ def test_bioimageio_ran_the_network_where_it_can(exported: exchange.Exported) ->
 def test_a_package_is_read_but_not_run_where_only_the_formats_are_installed(
     exported: exchange.Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "find_spec", lambda _: None)
+    monkeypatch.setattr(_package, "find_spec", lambda _: None)
     assert exchange.check_package(exported.path) is False
 
 
@@ -220,7 +223,7 @@ def test_a_network_that_was_traced_wrongly_is_not_written(
     def wrong(*_: Any) -> Any:
         return lambda inputs: torch.full((1, 3, 160, 160), torch.nan)
 
-    monkeypatch.setattr(exchange, "_traced", wrong)
+    monkeypatch.setattr(_network, "_traced", wrong)
     job = export_bioimageio(model, tmp_path / "m.zip", base=base_of(model))
     with pytest.raises(JobError, match="does not do what the model does"):
         finish(job)
