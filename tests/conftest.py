@@ -98,3 +98,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}; NAPARI_MEDSEG_DATA can name them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sam(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the path of a ``nano`` with random weights."""
+    # a fixture that few tests need shall not bring torch to all of them
+    from networks import save_fresh_nano
+
+    return str(
+        save_fresh_nano(tmp_path_factory.mktemp("at home") / "random.safetensors")
+    )

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from segment_anything.modeling import ImageEncoderViT, Sam
 
 from napari_medseg.models.sam import PIXEL_MEAN, PIXEL_STD, build_nano
@@ -71,4 +72,13 @@ def save_nano(path: Path, seed: int = 0) -> Path:
     """Write the weights of a random ``nano`` as a checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(random_nano(seed).state_dict(), path)
+    return path
+
+
+def save_fresh_nano(path: Path) -> Path:
+    """Write ``nano`` as it is before any training, in the format that is shipped."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        state = build_nano().state_dict()
+    save_file({name: item.contiguous() for name, item in state.items()}, path)
     return path

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from napari_medseg._types import InputError, finish
 from napari_medseg.batch import labels_of
@@ -48,17 +47,6 @@ def pair(number: int) -> Pair:
 
 def pairs(count: int) -> Pairs:
     return gather([pair(number) for number in range(count)], annotation="instances")
-
-
-@pytest.fixture(scope="module")
-def sam(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the path of a nano with random weights."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        state = build_nano().state_dict()
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_file({name: item.contiguous() for name, item in state.items()}, path)
-    return str(path)
 
 
 def test_parts_of_objects() -> None:

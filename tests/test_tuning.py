@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from napari_medseg._config import from_dict, to_dict
 from napari_medseg._types import InputError, WeightsError, finish
 from napari_medseg.io import model_file
 from napari_medseg.io.pairs import Pair, Pairs, gather, read_pairs
-from napari_medseg.models.sam import build_nano
 from napari_medseg.training.goals import ClassGoal
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.report import Trained, TrainingReport, warnings_of
@@ -29,17 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE = 64
-
-
-@pytest.fixture(scope="module")
-def sam(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the path of a nano with random weights."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        state = build_nano().state_dict()
-    path = tmp_path_factory.mktemp("at home") / "random.safetensors"
-    save_file({name: item.contiguous() for name, item in state.items()}, path)
-    return str(path)
 
 
 def pair(number: int, classes: int = 2) -> Pair:
