@@ -1,0 +1,10 @@
+"""``python -m napari_medseg.engine``: the compute process, started by `client`."""
+
+from __future__ import annotations
+
+import sys
+
+from napari_medseg.engine.server import main
+
+if __name__ == "__main__":
+    sys.exit(main())

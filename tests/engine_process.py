@@ -1,0 +1,85 @@
+"""A compute process with jobs for tests: ``python engine_process.py``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_medseg._types import InputError, Job, Progress
+from napari_medseg.engine.server import main
+
+if TYPE_CHECKING:
+    from napari_medseg.engine.jobs import Context
+
+COMMAND = (sys.executable, str(Path(__file__)))
+
+
+def count(arguments: dict[str, Any], context: Context) -> Job[list[int]]:
+    """Count, and hold up for some seconds at each step."""
+    done = []
+    for step in range(arguments["steps"]):
+        if context.end_early:
+            break
+        time.sleep(arguments.get("seconds", 0.0))
+        done.append(step)
+        metrics = {"loss": 1.0 / (1 + step)}
+        yield Progress(step, arguments["steps"], "counting", metrics)
+    return done
+
+
+def double(arguments: dict[str, Any], context: Context) -> Job[dict[str, Any]]:
+    """Return arrays times two, and whatever else came as it was."""
+    yield Progress(0, 1, "doubling", preview=np.zeros((3, 4), np.float32))
+    return {
+        key: value * 2 if isinstance(value, np.ndarray) else value
+        for key, value in arguments.items()
+    }
+
+
+def keep(arguments: dict[str, Any], context: Context) -> Job[Any]:
+    """Return what the call before left, and leave something."""
+    yield Progress(0, 1, "keeping")
+    before = context.kept.get("thing")
+    context.kept["thing"] = arguments["thing"]
+    return before
+
+
+def refuse(arguments: dict[str, Any], context: Context) -> Job[None]:
+    """Fail with a sentence."""
+    yield Progress(0, 1, "refusing")
+    raise InputError("cells.tif is empty; choose another file.")
+
+
+def stumble(arguments: dict[str, Any], context: Context) -> Job[None]:
+    """Fail as only a defect can."""
+    yield Progress(0, 1, "stumbling")
+    raise KeyError("nobody foresaw this")
+
+
+def hang(arguments: dict[str, Any], context: Context) -> Job[None]:
+    """Do one step that takes a minute, and tell before."""
+    yield Progress(0, 1, "hanging", {"now": 1.0})
+    time.sleep(60)
+    yield Progress(1, 1, "awake")
+
+
+def die(arguments: dict[str, Any], context: Context) -> Job[None]:
+    """End the process as a crash does."""
+    yield Progress(0, 1, "dying", {"now": 1.0})
+    sys.stderr.write("the driver fell over\n")
+    sys.stderr.flush()
+    os._exit(3)
+
+
+JOBS = {
+    job.__name__: ("engine_process", job.__name__)
+    for job in (count, double, keep, refuse, stumble, hang, die)
+}
+
+if __name__ == "__main__":
+    sys.exit(main(JOBS))

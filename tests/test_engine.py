@@ -1,0 +1,319 @@
+"""The compute process: jobs come back, whatever happens to them or to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+from engine_process import COMMAND
+
+from napari_medseg._types import InputError, JobError
+from napari_medseg.engine import Engine, Lane
+from napari_medseg.engine.channel import INLINE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_medseg._types import MedsegError, Progress
+
+WAIT = 60.0
+"""Seconds a machine that is busy elsewhere may need; nothing is timed by it."""
+
+
+class Recorder:
+    """A listener that remembers, and lets the test wait for the end."""
+
+    def __init__(self) -> None:
+        self.progress: list[Progress] = []
+        self.end: str = ""
+        self.result: Any = None
+        self.error: MedsegError | None = None
+        self.ends = 0
+        self._ended = threading.Event()
+        self._moved = threading.Event()
+
+    def on_progress(self, progress: Progress) -> None:
+        self.progress.append(progress)
+        if progress.metrics:
+            self._moved.set()
+
+    def on_done(self, result: Any) -> None:
+        self.result = result
+        self._over("done")
+
+    def on_failed(self, error: MedsegError) -> None:
+        self.error = error
+        self._over("failed")
+
+    def on_cancelled(self) -> None:
+        self._over("cancelled")
+
+    def _over(self, how: str) -> None:
+        self.end, self.ends = how, self.ends + 1
+        self._ended.set()
+
+    def wait(self) -> str:
+        assert self._ended.wait(WAIT), "the job did not end"
+        return self.end
+
+    def wait_for_a_step(self) -> None:
+        assert self._moved.wait(WAIT), "the job did not begin"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    engine = Engine(COMMAND)
+    yield engine
+    engine.close()
+
+
+def run(engine: Engine, name: str, **arguments: Any) -> Recorder:
+    recorder = Recorder()
+    engine.submit(name, arguments, recorder)
+    recorder.wait()
+    return recorder
+
+
+def test_progress_and_result_come_back(engine: Engine) -> None:
+    recorder = run(engine, "count", steps=5)
+    assert recorder.end == "done"
+    assert recorder.result == [0, 1, 2, 3, 4]
+    steps = [item.step for item in recorder.progress if item.metrics]
+    assert steps == [0, 1, 2, 3, 4]
+    assert recorder.progress[-1].metrics == {"loss": 0.2}
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float32", "complex64"])
+@pytest.mark.parametrize("shape", [(0, 3), (7, 5), (3, 200, 150)])
+def test_arrays_cross_unchanged(
+    engine: Engine, dtype: str, shape: tuple[int, ...]
+) -> None:
+    array = (np.arange(np.prod(shape)).reshape(shape) % 7).astype(dtype)
+    result = run(engine, "double", array=array).result["array"]
+    assert result.shape == shape
+    np.testing.assert_array_equal(result, array * 2)
+
+
+def test_an_array_with_gaps_crosses_shared_memory(engine: Engine) -> None:
+    array = np.arange(400 * 400, dtype=np.float32).reshape(400, 400)[::2, ::-1]
+    assert array.nbytes > INLINE_BYTES
+    recorder = run(engine, "double", array=array, note="a", parts=[1, None, {"b": 0.5}])
+    np.testing.assert_array_equal(recorder.result["array"], array * 2)
+    recorder.result["array"][0] = 0  # the receiver may write on what is its own
+    assert recorder.result["note"] == "a"
+    assert recorder.result["parts"] == [1, None, {"b": 0.5}]
+    assert recorder.progress[-1].preview is not None
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="looks where Linux keeps it")
+def test_shared_memory_is_given_back(engine: Engine) -> None:
+    before = set(os.listdir("/dev/shm"))
+    for _ in range(5):
+        run(engine, "double", array=np.ones((300, 300)))
+    run(engine, "count", steps=1)
+    assert set(os.listdir("/dev/shm")) <= before
+
+
+def test_bytes_cross(engine: Engine) -> None:
+    assert (
+        run(engine, "double", file=b"\0\xff medseg").result["file"] == b"\0\xff medseg"
+    )
+
+
+def test_what_cannot_be_sent_is_refused(engine: Engine) -> None:
+    recorder = run(engine, "double", thing=object())
+    assert isinstance(recorder.error, JobError)
+    assert run(engine, "count", steps=1).end == "done"
+
+
+def test_things_are_kept_between_jobs(engine: Engine) -> None:
+    pid = engine.pid
+    run(engine, "keep", thing="embedding")
+    assert run(engine, "keep", thing="other").result == "embedding"
+    assert engine.pid == pid
+
+
+def test_an_error_of_the_users_input_comes_as_it_is(engine: Engine) -> None:
+    recorder = run(engine, "refuse")
+    assert isinstance(recorder.error, InputError)
+    assert str(recorder.error) == "cells.tif is empty; choose another file."
+
+
+def test_a_defect_is_told_in_a_sentence(engine: Engine) -> None:
+    recorder = run(engine, "stumble")
+    assert isinstance(recorder.error, JobError)
+    assert "Please report it" in str(recorder.error)
+    assert run(engine, "count", steps=1).end == "done"
+
+
+def test_cancel_takes_effect_at_the_next_step(engine: Engine) -> None:
+    pid = engine.pid
+    recorder = Recorder()
+    task = engine.submit("count", {"steps": 10**6, "seconds": 0.01}, recorder)
+    recorder.wait_for_a_step()
+    task.cancel()
+    assert recorder.wait() == "cancelled"
+    assert not task.running
+    assert run(engine, "count", steps=1).end == "done"
+    assert engine.pid == pid, "a job that listens needs no force"
+
+
+def test_end_early_gives_what_there_is(engine: Engine) -> None:
+    recorder = Recorder()
+    task = engine.submit("count", {"steps": 10**6, "seconds": 0.01}, recorder)
+    recorder.wait_for_a_step()
+    task.end_early()
+    assert recorder.wait() == "done"
+    assert 0 < len(recorder.result) < 10**6
+
+
+def test_pause_lets_others_go_on_and_resume_continues(engine: Engine) -> None:
+    recorder = Recorder()
+    task = engine.submit("count", {"steps": 300, "seconds": 0.01}, recorder)
+    recorder.wait_for_a_step()
+    task.pause()
+    run(engine, "count", steps=1)
+    reached = len(recorder.progress)
+    run(engine, "count", steps=20, seconds=0.01)
+    assert len(recorder.progress) == reached
+    task.resume()
+    assert recorder.wait() == "done"
+    assert recorder.result == list(range(300))
+
+
+def test_an_urgent_job_goes_between_the_steps_of_another(engine: Engine) -> None:
+    slow, quick = Recorder(), Recorder()
+    engine.submit("count", {"steps": 400, "seconds": 0.01}, slow)
+    slow.wait_for_a_step()
+    engine.submit("count", {"steps": 3}, quick, urgent=True)
+    assert quick.wait() == "done"
+    assert slow.end == ""
+    assert slow.wait() == "done"
+
+
+def test_of_a_lane_only_the_latest_counts(engine: Engine) -> None:
+    lane, first, last = Lane(engine), Recorder(), Recorder()
+    lane.submit("count", {"steps": 10**6, "seconds": 0.01}, first)
+    first.wait_for_a_step()
+    lane.submit("count", {"steps": 2}, last)
+    told = len(first.progress)
+    assert last.wait() == "done"
+    run(engine, "count", steps=1)
+    assert first.ends == 0
+    assert len(first.progress) == told
+
+
+@pytest.fixture
+def own() -> Iterator[Engine]:
+    """Return an engine that the test may break."""
+    engine = Engine(COMMAND)
+    yield engine
+    engine.close()
+
+
+def test_force_ends_a_job_that_hangs(
+    own: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_medseg.engine.client.FORCE_SECONDS", 0.3)
+    hanging, beside = Recorder(), Recorder()
+    task = own.submit("hang", {}, hanging)
+    hanging.wait_for_a_step()
+    own.submit("count", {"steps": 5}, beside)
+    task.cancel()
+    assert hanging.wait() == "cancelled"
+    assert beside.wait() == "failed"
+    assert "Start it again" in str(beside.error)
+    assert run(own, "count", steps=2).result == [0, 1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_killed_engine_is_told_and_the_next_job_works(own: Engine) -> None:
+    recorder = Recorder()
+    own.submit("hang", {}, recorder)
+    recorder.wait_for_a_step()
+    pid = own.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert recorder.wait() == "failed"
+    assert isinstance(recorder.error, JobError)
+    assert "memory ran out" in str(recorder.error)
+    assert run(own, "count", steps=2).result == [0, 1]
+    assert own.pid != pid
+
+
+def test_a_crash_is_told_with_the_last_words(own: Engine) -> None:
+    recorder = run(own, "die")
+    assert recorder.end == "failed"
+    assert "exit code 3" in str(recorder.error)
+    assert "the driver fell over" in str(recorder.error)
+
+
+def test_closing_cancels_and_leaves_no_process(own: Engine) -> None:
+    recorder = Recorder()
+    own.submit("hang", {}, recorder)
+    recorder.wait_for_a_step()
+    pid = own.pid
+    assert pid is not None
+    own.close()
+    assert recorder.wait() == "cancelled"
+    assert not psutil.pid_exists(pid)
+    assert recorder.ends == 1
+
+
+def test_two_viewers_have_two_engines(engine: Engine, own: Engine) -> None:
+    run(engine, "count", steps=1)
+    run(own, "count", steps=1)
+    assert engine.pid != own.pid
+
+
+def test_an_engine_that_cannot_start_is_told() -> None:
+    for command in (("no-such-program-of-medseg",), (sys.executable, "-c", "1 / 0")):
+        engine = Engine(command)
+        recorder = run(engine, "count", steps=1)
+        assert isinstance(recorder.error, JobError)
+        assert "cannot be started" in str(recorder.error)
+        engine.close()
+
+
+def test_it_ends_when_its_viewer_crashes(tmp_path: Path) -> None:
+    """The viewer is killed in the middle of a step that takes a minute."""
+    code = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from engine_process import COMMAND
+from napari_medseg.engine import Engine
+from test_engine import Recorder
+engine, recorder = Engine(COMMAND), Recorder()
+engine.submit("hang", {}, recorder)
+recorder.wait_for_a_step()
+print(engine.pid, flush=True)
+time.sleep(100)
+"""
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as viewer:
+        assert viewer.stdout is not None
+        pid = int(viewer.stdout.readline())
+        assert psutil.pid_exists(pid)
+        viewer.kill()
+    until = time.monotonic() + WAIT
+    while psutil.pid_exists(pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(pid)
+
+
+def test_the_viewers_side_needs_neither_torch_nor_qt() -> None:
+    code = "import sys, napari_medseg.engine; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "qtpy", "napari"} & set(done.stdout.split())
