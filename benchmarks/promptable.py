@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from scipy import ndimage
 
 from napari_medseg.io.images import read_annotation, read_image
 from napari_medseg.io.normalise import Normalisation, normalise
-from napari_medseg.models import sam as sams
-from napari_medseg.models.backbone import Backbone, autocast, load_backbone
-from napari_medseg.models.devices import resolve_device
-from napari_medseg.models.framing import Framing
+from napari_medseg.models.backbone import Backbone, load_backbone
+from napari_medseg.models.interactive import (
+    InteractiveImage,
+    Prompt,
+    corrected,
+    deepest,
+)
 from napari_medseg.training.pack import is_held_out
 
 SETS = {
@@ -43,43 +45,10 @@ SETS = {
 IMAGES, OBJECTS = 12, 4
 """Images a set, and objects an image, at most."""
 
+CORRECTIONS = 5
+
 SMALLEST = 64
 """Objects of fewer pixels are left out."""
-
-
-class Interactive:
-    """One image of a SAM, ready for clicks and boxes."""
-
-    def __init__(self, backbone: Backbone, image: np.ndarray) -> None:
-        self.backbone = backbone
-        self.device = resolve_device("auto")
-        self.shape = (int(image.shape[1]), int(image.shape[2]))
-        self.framing = Framing(tile=max(self.shape), size=backbone.working_size)
-        self.box = self.framing.boxes(self.shape)[0]
-        window = self.framing.window(image, self.box)
-        self.embedding = backbone.embed(window, self.device).float()[None]
-
-    def masks(self, points: list[tuple[float, float]], labels: list[int]) -> np.ndarray:
-        """Return the four logit maps ``(4, Y, X)`` of x, y points and their labels."""
-        sam = self.backbone.sam
-        scale, size = self.framing.scale, self.framing.size
-        place = (torch.tensor([points]) + 0.5) * scale - 0.5
-        if 2 not in labels:
-            place = torch.cat([place, torch.zeros(1, 1, 2)], dim=1)
-            labels = [*labels, -1]
-        tokens = sams.point_tokens(
-            sam.prompt_encoder, place, torch.tensor([labels]), (size, size)
-        )
-        grid = (self.embedding.shape[2], self.embedding.shape[3])
-        with torch.inference_mode(), autocast(self.device):
-            decoded = sams.decode(
-                sam.mask_decoder,
-                self.embedding,
-                sams.position_code(sam.prompt_encoder, grid),
-                tokens,
-                sams.no_mask_embedding(sam.prompt_encoder),
-            )
-        return self.framing.unwindow(decoded.masks[0].float(), self.box).numpy()
 
 
 def iou(found: np.ndarray, truth: np.ndarray) -> float:
@@ -87,34 +56,29 @@ def iou(found: np.ndarray, truth: np.ndarray) -> float:
     return float((found & truth).sum() / max(1, (found | truth).sum()))
 
 
-def middle(region: np.ndarray) -> tuple[float, float]:
-    """Return x and y of the pixel of a region that is farthest from its edge."""
-    padded = np.pad(region, 1)
-    inner = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(inner.argmax()), region.shape)
-    return float(x), float(y)
-
-
-def measure_object(view: Interactive, truth: np.ndarray) -> tuple[float, float, float]:
+def measure_object(
+    view: InteractiveImage, truth: np.ndarray
+) -> tuple[float, float, float]:
     """Return the IoU from one box, from one click, after five corrective clicks."""
     rows, columns = np.nonzero(truth)
-    corners = [
-        (float(columns.min()), float(rows.min())),
-        (float(columns.max()), float(rows.max())),
-    ]
-    from_box = iou(view.masks(corners, [2, 3])[0] > 0, truth)
-    points, labels = [middle(truth)], [1]
+    edges = (rows.min(), columns.min(), rows.max(), columns.max())
+    box = Prompt(box=tuple(float(edge) for edge in edges))
+    from_box = iou(found_by(view, box), truth)
+    prompt = Prompt((deepest(truth),), (True,))
     scores = []
-    for _ in range(6):
-        found = view.masks(points, labels)[0] > 0
+    for _ in range(1 + CORRECTIONS):
+        found = found_by(view, prompt)
         scores.append(iou(found, truth))
-        missed, extra = truth & ~found, found & ~truth
-        wrong = missed if missed.sum() >= extra.sum() else extra
-        if not wrong.any():
-            break
-        points.append(middle(wrong))
-        labels.append(1 if wrong is missed else 0)
+        prompt = corrected(prompt, found, truth)
     return from_box, scores[0], scores[-1]
+
+
+def found_by(view: InteractiveImage, prompt: Prompt) -> np.ndarray:
+    """Return the likeliest mask, in the whole image."""
+    answer = view.answer(prompt)
+    mask = np.zeros(view.shape, bool)
+    mask[answer.region.slices] = answer.masks[0]
+    return mask
 
 
 def objects_of(labels: np.ndarray) -> np.ndarray:
@@ -149,7 +113,7 @@ def measure_set(backbone: Backbone, folder: Path, share: float | None) -> dict:
         found = np.nonzero(area >= SMALLEST)[0]
         if not len(found):
             continue
-        view = Interactive(backbone, image)
+        view = InteractiveImage(image, backbone)
         for index in rng.permutation(found)[:OBJECTS]:
             rows.append(measure_object(view, ids == index))
     means = np.array(rows).mean(axis=0).round(3).tolist()

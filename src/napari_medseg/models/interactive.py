@@ -1,0 +1,290 @@
+"""One image of a SAM, ready for clicks and boxes: what SAM itself was made for.
+
+The image is embedded once; each answer then takes the mask decoder alone. Images up
+to twice the working size are seen whole. Larger ones are seen whole for large boxes,
+and at their own resolution, in the window round the prompt, for all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from napari_medseg._types import InputError, Job, Progress
+from napari_medseg.models import sam as sams
+from napari_medseg.models.backbone import autocast
+from napari_medseg.models.devices import resolve_device
+from napari_medseg.models.framing import Box, Framing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_medseg._types import FloatArray
+    from napari_medseg.models.backbone import Backbone
+
+ADD, TAKE_AWAY, CORNER, OTHER_CORNER, PADDING = 1, 0, 2, 3, -1
+"""What SAM calls the points that it is given."""
+
+SINGLE, CHOICES = slice(0, 1), slice(1, 4)
+"""SAM's masks: the one for several points or a box, and three for a single click."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is known of an object: clicks, a box, or both.
+
+    Attributes
+    ----------
+    points : tuple of tuple of float
+        Row and column of each click, in pixels; pixel centres are whole numbers.
+    adds : tuple of bool
+        Whether each click is on the object, or on what does not belong to it.
+    box : tuple of float, optional
+        Top, left, bottom and right of a box round the object, centres of pixels that
+        are still inside.
+    """
+
+    points: tuple[tuple[float, float], ...] = ()
+    adds: tuple[bool, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.points) != len(self.adds):
+            raise ValueError("each click is on the object, or is not")
+        if not self.points and self.box is None:
+            raise InputError("Click on an object, or draw a box round it, first.")
+
+    @classmethod
+    def of_mask(cls, mask: NDArray[np.bool_]) -> Self:
+        """Return the box round a mask and a click where it is deepest.
+
+        Parameters
+        ----------
+        mask : ndarray
+            ``bool (Y, X)``: a label, or what was drawn round an object.
+
+        Returns
+        -------
+        Prompt
+            The object that fills the mask.
+
+        Raises
+        ------
+        InputError
+            The mask is empty.
+        """
+        if not mask.any():
+            raise InputError("The shape covers no pixel; draw it on the image.")
+        rows, columns = np.nonzero(mask)
+        top, left = float(rows.min()), float(columns.min())
+        box = (top, left, float(rows.max()), float(columns.max()))
+        return cls((deepest(mask),), (True,), box)
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right of all clicks and the box."""
+        corners = [*self.points]
+        if self.box is not None:
+            corners += [self.box[:2], self.box[2:]]
+        rows, columns = zip(*corners, strict=True)
+        return min(rows), min(columns), max(rows), max(columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What SAM takes for the object.
+
+    Attributes
+    ----------
+    region : Box
+        The part of the image that was looked at.
+    masks : ndarray
+        ``bool (M, height, width)`` of the region, the likeliest first: one, or three
+        for a single click, which may mean a part or the whole.
+    scores : ndarray
+        ``float32 (M,)``, SAM's own estimate of the IoU of each.
+    """
+
+    region: Box
+    masks: NDArray[np.bool_]
+    scores: FloatArray
+
+
+class InteractiveImage:
+    """An image that answers clicks and boxes.
+
+    Parameters
+    ----------
+    image : ndarray
+        ``float32 (3, Y, X)`` in [0, 1], normalised.
+    backbone : Backbone
+        The SAM.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to compute.
+    """
+
+    def __init__(
+        self, image: FloatArray, backbone: Backbone, device: str = "auto"
+    ) -> None:
+        self.image = image
+        self.backbone = backbone
+        self.device = resolve_device(device)
+        self.shape = (int(image.shape[1]), int(image.shape[2]))
+        size = backbone.working_size
+        self.whole = Framing(tile=max(*self.shape, 8), size=size)
+        self.near = Framing.for_images([self.shape], size)
+        self._embeddings: dict[tuple[Framing, Box], Tensor] = {}
+
+    def embed(self) -> Job[None]:
+        """Embed the image as a whole, so that the first click need not wait."""
+        yield Progress(0, 1, "SAM is looking at the image")
+        self._embedding(self.whole, self.whole.boxes(self.shape)[0])
+        yield Progress(1, 1, "ready for clicks")
+
+    def answer(self, prompt: Prompt) -> Answer:
+        """Find the object that a prompt means.
+
+        Parameters
+        ----------
+        prompt : Prompt
+            Clicks, a box, or both.
+
+        Returns
+        -------
+        Answer
+            One mask, or three to choose from after a single click.
+
+        Raises
+        ------
+        InputError
+            A click lies outside the image.
+        """
+        top, left, bottom, right = prompt.extent
+        height, width = self.shape
+        if min(top, left) < -0.5 or bottom > height - 0.5 or right > width - 0.5:
+            raise InputError("The click is outside the image; click on the image.")
+        framing, box = self._window(prompt)
+        decoded = self._decode(framing, box, prompt)
+        several = len(prompt.points) == 1 and prompt.box is None
+        choice = CHOICES if several else SINGLE
+        scores = decoded.iou[0, choice].float().cpu().numpy()
+        order = np.argsort(-scores, kind="stable")
+        logits = framing.unwindow(decoded.masks[0, choice].float().cpu(), box)
+        return Answer(box, (logits.numpy() > 0)[order], scores[order])
+
+    def _window(self, prompt: Prompt) -> tuple[Framing, Box]:
+        """Choose the window: the one in whose middle the prompt lies, or all."""
+        top, left, bottom, right = prompt.extent
+
+        def off_centre(box: Box) -> float:
+            down = (top + bottom) / 2 - (box.top + box.bottom - 1) / 2
+            across = (left + right) / 2 - (box.left + box.right - 1) / 2
+            return max(abs(down), abs(across))
+
+        box = min(self.near.boxes(self.shape), key=off_centre)
+        inside = (
+            box.top - 0.5 <= top
+            and box.left - 0.5 <= left
+            and bottom <= box.bottom - 0.5
+            and right <= box.right - 0.5
+        )
+        if inside:
+            return self.near, box
+        return self.whole, self.whole.boxes(self.shape)[0]
+
+    def _embedding(self, framing: Framing, box: Box) -> Tensor:
+        """Embed a window, once."""
+        key = (framing, box)
+        if key not in self._embeddings:
+            window = framing.window(self.image, box)
+            found = self.backbone.embed(window, self.device)
+            self._embeddings[key] = found.float()[None].to(self.device)
+        return self._embeddings[key]
+
+    def _decode(self, framing: Framing, box: Box, prompt: Prompt) -> sams.Decoded:
+        """Run prompt encoder and mask decoder."""
+        sam = self.backbone.sam.to(self.device)
+        embedding = self._embedding(framing, box)
+        places, labels = _sam_points(prompt)
+        shift = torch.tensor([box.left, box.top], dtype=torch.float32)
+        # from centres of the image's pixels to those of the working image
+        points = (torch.tensor(places) - shift + 0.5) * framing.scale - 0.5
+        size = (framing.size, framing.size)
+        grid = (int(embedding.shape[2]), int(embedding.shape[3]))
+        with torch.inference_mode(), autocast(self.device):
+            return sams.decode(
+                sam.mask_decoder,
+                embedding,
+                sams.position_code(sam.prompt_encoder, grid),
+                sams.point_tokens(
+                    sam.prompt_encoder,
+                    points[None].to(self.device),
+                    torch.tensor([labels], device=self.device),
+                    size,
+                ),
+                sams.no_mask_embedding(sam.prompt_encoder),
+            )
+
+
+def _sam_points(
+    prompt: Prompt,
+) -> tuple[list[tuple[float, float]], list[int]]:
+    """Return clicks and corners as SAM lists them: x and y, and what each is."""
+    places = [(column, row) for row, column in prompt.points]
+    labels = [ADD if adds else TAKE_AWAY for adds in prompt.adds]
+    if prompt.box is None:
+        return [*places, (0.0, 0.0)], [*labels, PADDING]
+    top, left, bottom, right = prompt.box
+    corners = [(left, top), (right, bottom)]
+    return [*places, *corners], [*labels, CORNER, OTHER_CORNER]
+
+
+def deepest(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return row and column of the pixel of a mask that is farthest from its edge.
+
+    Parameters
+    ----------
+    mask : ndarray
+        ``bool (Y, X)``, not empty. Beyond the image nothing belongs to it.
+
+    Returns
+    -------
+    tuple of float
+    """
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), mask.shape)
+    return float(row), float(column)
+
+
+def corrected(
+    prompt: Prompt, found: NDArray[np.bool_], wanted: NDArray[np.bool_]
+) -> Prompt:
+    """Add the click that somebody would set to correct a mask.
+
+    Parameters
+    ----------
+    prompt : Prompt
+        The clicks so far.
+    found, wanted : ndarray
+        ``bool (Y, X)``, what SAM found and what it should have.
+
+    Returns
+    -------
+    Prompt
+        With one more click, in the middle of the larger wrong region; the same where
+        nothing is wrong.
+    """
+    missed, extra = wanted & ~found, found & ~wanted
+    adds = bool(missed.sum() >= extra.sum())
+    wrong = missed if adds else extra
+    if not wrong.any():
+        return prompt
+    points: Sequence[tuple[float, float]] = (*prompt.points, deepest(wrong))
+    return Prompt(tuple(points), (*prompt.adds, adds), prompt.box)
