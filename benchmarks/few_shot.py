@@ -37,12 +37,13 @@ from napari_medseg.demo import better_otsu
 from napari_medseg.inference import Plan, open_segmenter, predict_probabilities
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.prompts import PromptedSam, trained_count
+from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.splits import HOLD_OUT_FROM
 from napari_medseg.training.study import Study
 from napari_medseg.training.supervised import Supervised
-from napari_medseg.training.trainer import FitConfig, fit, never
+from napari_medseg.training.trainer import FitConfig, fit
 
 LEADER = "PTSAM decoder"
 """The method whose seconds the others get."""
@@ -231,7 +232,7 @@ def studied(way: Way, pairs: Any, seconds: float, seed: int) -> Study:
     backbone = load_backbone(config.sam)
 
     def begin(config: PromptTuning) -> Study:
-        return Study(backbone, way.adaptation, ClassGoal(pairs), config, None, never)
+        return Study(backbone, way.adaptation, ClassGoal(pairs), config, Conduct())
 
     study = begin(config)
     if seconds:

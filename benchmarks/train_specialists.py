@@ -34,6 +34,7 @@ from napari_medseg.inference import Segmenter
 from napari_medseg.io import model_file
 from napari_medseg.io.pairs import Pairs
 from napari_medseg.models.registry import SPECIALISTS
+from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.pack import is_held_out
 
 
@@ -155,7 +156,7 @@ def make(
             )
             for target in (train, test)
         )
-        job = train_job(pairs, config, date=datetime.date.today().isoformat())
+        job = train_job(pairs, config, Conduct(datetime.date.today().isoformat()))
         tuned = finish(job).model_file
         # measured as its users will have it: written, and read again
         saved = load(model_file.save(Path(work, entry.file), tuned), config.device)

@@ -35,6 +35,7 @@ from napari_medseg.models.framing import Framing
 from napari_medseg.models.registry import METHODS, SPECIALISTS, MethodEntry
 from napari_medseg.models.sam import PIXEL_MEAN, PIXEL_STD
 from napari_medseg.models.weights import import_file
+from napari_medseg.training.conduct import Conduct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -454,10 +455,8 @@ class Result:
 RESULT: list[ModelFile] = []
 
 
-def job(
-    pairs: object, config: Settings, *, date: str, checkpoints: object
-) -> Iterator[Progress]:
-    yield Progress(1, 1, f"trained on {pairs} on {date}")
+def job(pairs: object, config: Settings, conduct: Conduct) -> Iterator[Progress]:
+    yield Progress(1, 1, f"trained on {pairs} on {conduct.date}")
     return Result(RESULT[0])
 
 
@@ -478,7 +477,7 @@ def test_the_class_of_a_config_says_which_training(
     monkeypatch.setenv("NAPARI_MEDSEG_WEIGHTS", str(checkpoint / "no folder"))
     segmenter = api.train("pairs", Settings(sam=str(checkpoint)), date="today")
     assert segmenter.model_file is model_file
-    reports = list(api.train_job("pairs", Settings(), date="today"))
+    reports = list(api.train_job("pairs", Settings(), Conduct("today")))
     assert [report.message for report in reports] == ["trained on pairs on today"]
     with pytest.raises(TypeError, match="Plan is not the config of a training"):
         next(api.train_job("pairs", plan()))

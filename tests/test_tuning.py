@@ -15,6 +15,7 @@ from napari_medseg._config import from_dict, to_dict
 from napari_medseg._types import InputError, WeightsError, finish
 from napari_medseg.io import model_file
 from napari_medseg.io.pairs import Pair, Pairs, gather, read_pairs
+from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.report import Trained, TrainingReport, warnings_of
@@ -54,7 +55,7 @@ def train(
     data: Pairs, sam: str | PromptTuning, *, options: Any = None, **changes: Any
 ) -> Trained:
     settings = config(sam, **changes) if isinstance(sam, str) else sam
-    return finish(tune(data, settings, **(options or {})))
+    return finish(tune(data, settings, Conduct(**(options or {}))))
 
 
 def stop_after(count: int) -> Callable[[], bool]:
@@ -173,7 +174,7 @@ def test_cancelled_run_is_resumed(
     expected = train(pairs(count), sam, learning_rate=0.05)
     folder = tmp_path / "checkpoints"
     settings = config(sam, learning_rate=0.05)
-    job = tune(pairs(count), settings, checkpoints=folder)
+    job = tune(pairs(count), settings, Conduct(checkpoints=folder))
     messages = [report.message for report, _ in zip(job, range(reports), strict=False)]
     job.close()
     assert folder.exists() == ("training" in messages)
@@ -250,7 +251,7 @@ def test_encoder_prompts(sam: str) -> None:
     finish(study.train(split.training, split))
     assert all(torch.equal(item, before[name]) for name, item in state.items())
     report = study.report()
-    tensors = model_file_of(study, report, "").tensors
+    tensors = model_file_of(study, report).tensors
     assert tensors["decoder_prompts"].shape == (1, 8, 256)
     assert tensors["encoder_prompts"].shape == (4, 2, 256)
     assert report.parameters == 2048 + 4 * 2 * 256
@@ -378,3 +379,18 @@ def test_tuning_beats_the_untuned_sam_on_real_images(
     assert report.held_out.dice > report.untuned.dice + 0.05
     assert report.held_out.dice > 0.6
     assert not any("no better" in warning for warning in report.warnings)
+
+
+def test_a_watched_image_is_previewed_as_the_training_goes_on(sam: str) -> None:
+    image = pair(9).image
+    settings = config(sam, steps=4)
+    reports = list(tune(pairs(4), settings, Conduct(watch=image)))
+    previews = [item.preview for item in reports if item.preview is not None]
+    assert len(previews) >= 4
+    for preview in previews:
+        assert preview.shape == image.shape[1:]
+        assert preview.dtype == np.int32
+    plain = finish(tune(pairs(4), settings))
+    watched = finish(tune(pairs(4), settings, Conduct(watch=image)))
+    for name, tensor in plain.model_file.tensors.items():
+        np.testing.assert_array_equal(tensor, watched.model_file.tensors[name])

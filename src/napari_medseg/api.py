@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 from napari_medseg._types import Job, finish
 from napari_medseg.inference import Segmenter, load
 from napari_medseg.models.registry import METHODS
+from napari_medseg.training.conduct import Conduct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from napari_medseg.io.pairs import Pairs
     from napari_medseg.training.report import Trained
 
@@ -25,10 +23,7 @@ __all__ = ["load", "train", "train_job"]
 def train_job(
     pairs: Pairs,
     config: Any,
-    *,
-    date: str = "",
-    checkpoints: Path | None = None,
-    stop: Callable[[], bool] | None = None,
+    conduct: Conduct | None = None,
 ) -> Job[Trained]:
     """Train by the method that a config belongs to.
 
@@ -38,12 +33,8 @@ def train_job(
         Annotated images.
     config : object
         Such as ``PromptTuning()``; its class says which method.
-    date : str
-        Date for the model's card.
-    checkpoints : Path, optional
-        Folder to resume from and to write checkpoints to.
-    stop : callable, optional
-        Asked before each step; the best so far is kept when it says True.
+    conduct : Conduct, optional
+        How it is run: checkpoints, when to stop, what to preview.
 
     Yields
     ------
@@ -65,10 +56,7 @@ def train_job(
         if method.config == (kind.__module__, kind.__name__):
             module, function = method.train
             job = getattr(import_module(module), function)
-            options: dict[str, Any] = {"date": date, "checkpoints": checkpoints}
-            if stop is not None:
-                options["stop"] = stop
-            trained: Trained = yield from job(pairs, config, **options)
+            trained: Trained = yield from job(pairs, config, conduct or Conduct())
             return trained
     raise TypeError(f"{kind.__name__} is not the config of a training method")
 
@@ -90,6 +78,6 @@ def train(pairs: Pairs, config: Any, *, date: str = "") -> Segmenter:
     Segmenter
         Ready to predict and to save.
     """
-    trained = finish(train_job(pairs, config, date=date))
+    trained = finish(train_job(pairs, config, Conduct(date)))
     # the checkpoint at hand need not be looked for
     return Segmenter(trained.model_file, config.device, getattr(config, "sam", None))

@@ -109,6 +109,7 @@ def train(
     with sentences(as_json=as_json):
         from napari_medseg.api import train_job
         from napari_medseg.io.pairs import read_pairs
+        from napari_medseg.training.conduct import Conduct
 
         run_path = _check_out(out, config, overwrite=overwrite)
         given = {
@@ -126,7 +127,7 @@ def train(
         )
         for finding in pairs.findings:
             typer.echo(f"Note: {finding}", err=True)
-        job = train_job(pairs, chosen, date=run.date, checkpoints=resume)
+        job = train_job(pairs, chosen, Conduct(run.date, resume))
         trained = follow(job, quiet=as_json)
         from napari_medseg.io.model_file import save
 

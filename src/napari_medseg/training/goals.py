@@ -53,6 +53,10 @@ class Goal(Protocol):
         """
         ...
 
+    def labels(self, probabilities: FloatArray) -> LabelArray:
+        """Return what a user is shown of class probabilities ``float32 (K, Y, X)``."""
+        ...
+
     def score(self, index: int, example: Example, probabilities: FloatArray) -> Score:
         """Compare class probabilities ``float32 (K, Y, X)`` with the annotation.
 
@@ -94,9 +98,14 @@ class ClassGoal:
         """Return the classes; see `Goal.target`."""
         return self.pairs.targets(index)
 
+    def labels(self, probabilities: FloatArray) -> LabelArray:
+        """Return the likeliest classes."""
+        likeliest: LabelArray = probabilities.argmax(axis=0).astype(np.int32)
+        return likeliest
+
     def score(self, index: int, example: Example, probabilities: FloatArray) -> Score:
         """Compare classes; see `Goal.score`."""
-        return score_image(example, probabilities.argmax(axis=0).astype(np.int32))
+        return score_image(example, self.labels(probabilities))
 
 
 class ObjectGoal:
@@ -142,12 +151,16 @@ class ObjectGoal:
         found: LabelArray = ndimage.label(inside, np.ones((3, 3)))[0].astype(np.int32)
         return found
 
+    def labels(self, probabilities: FloatArray) -> LabelArray:
+        """Return the objects."""
+        foreground = (1.0 - probabilities[0]).astype(np.float32)
+        interior = probabilities[1] if len(probabilities) == self.classes else None
+        return find_objects(foreground, ObjectConfig(), interior)
+
     def score(self, index: int, example: Example, probabilities: FloatArray) -> Score:
         """Compare foreground and objects; see `Goal.score`."""
         known = example.target != IGNORED
-        foreground = (1.0 - probabilities[0]).astype(np.float32)
-        interior = probabilities[1] if len(probabilities) == self.classes else None
-        found = find_objects(foreground, ObjectConfig(), interior)
+        found = self.labels(probabilities)
         truth = self.objects(index)
         quality = matching.panoptic_quality(
             np.where(known, found, 0).astype(np.int32), truth
@@ -155,7 +168,7 @@ class ObjectGoal:
         whole = np.where(known, truth > 0, IGNORED).astype(np.int32)
         pixels = score_image(
             type(example)(example.name, example.image, whole),
-            (foreground > 0.5).astype(np.int32),
+            (probabilities[0] < 0.5).astype(np.int32),
         )
         pq = 1.0 if np.isnan(quality.pq) else quality.pq
         return Score(pixels.name, pixels.dice, pixels.iou, pixels.blank, float(pq))

@@ -38,13 +38,15 @@ from napari_medseg.training.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from segment_anything.modeling import Sam
     from torch import nn
 
+    from napari_medseg._types import FloatArray
     from napari_medseg.models.backbone import Backbone
+    from napari_medseg.training.conduct import Conduct
     from napari_medseg.training.goals import Goal
     from napari_medseg.training.prompt_tuning import PromptTuning
 
@@ -132,10 +134,8 @@ class Study:
         The annotated images and what is learned from them.
     config : PromptTuning
         Views, steps, learning rate, images held out, seed and device are used.
-    checkpoints : Path, optional
-        Folder to resume from and to write checkpoints to.
-    stop : callable
-        Asked before each step; the best so far is kept when it says True.
+    conduct : Conduct
+        Checkpoints, when to stop, what to preview.
     """
 
     def __init__(
@@ -144,8 +144,7 @@ class Study:
         adaptation: Adaptation,
         goal: Goal,
         config: PromptTuning,
-        checkpoints: Path | None,
-        stop: Callable[[], bool],
+        conduct: Conduct,
     ) -> None:
         self.started = time.monotonic()
         self.backbone = backbone
@@ -153,8 +152,8 @@ class Study:
         self.goal = goal
         self.pairs = pairs = goal.pairs
         self.config = config
-        self.checkpoints = checkpoints
-        self.stop = stop
+        self.conduct = conduct
+        self.watched: list[View] = []
         self.device = resolve_device(config.device)
         self.normalisation = pairs.normalisation()
         size = config.working_size or backbone.working_size
@@ -203,6 +202,11 @@ class Study:
             )
             self.windows.append([self._embedded(view) for view in plain])
             self.views.append([self._embedded(view) for view in changed])
+        if self.conduct.watch is not None:
+            image = normalise(self.conduct.watch, self.normalisation)
+            blank = np.zeros(image.shape[1:], np.int32)
+            seen = plain_views(Example("watched", image, blank), self.view_config)
+            self.watched = [self._embedded(view) for view in seen]
         yield Progress(total, total, "embedded")
 
     def _embedded(self, view: View) -> View:
@@ -224,27 +228,47 @@ class Study:
         settings = self._fit_config()
         if held_out is None and self.parts and settings.stop_at is None:
             settings = replace(settings, stop_at=self.best_step)
-        result = yield from fit(
+        job = fit(
             model,
             Supervised(LossConfig(self.config.cross_entropy, self.config.dice)),
             self.batches(training),
             settings,
             evaluate=held_out,
             checkpoint=self._checkpoint(),
-            stop=self.stop,
+            stop=self.conduct.stop,
         )
+        result = yield from self._with_previews(job, model, settings.evaluate_every)
         kept = split.held_out if split else ()
         self.parts.append(_Part(model, result, training, kept))
 
+    def _with_previews(
+        self, job: Job[FitResult], model: nn.Module, every: int
+    ) -> Job[FitResult]:
+        """Pass a training's progress on, with a preview every so many steps."""
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as ended:
+                result: FitResult = ended.value
+                return result
+            watch = self.conduct.watch
+            if watch is not None and progress.step % every == 0:
+                shape = (watch.shape[1], watch.shape[2])
+                probabilities = self._predict(model, self.watched, shape)
+                seen = self.goal.labels(probabilities)
+                progress = replace(progress, preview=seen)
+            yield progress
+
     def _checkpoint(self) -> Path | None:
         """Return the file of the next part, of these images and settings alone."""
-        if self.checkpoints is None:
+        folder = self.conduct.checkpoints
+        if folder is None:
             return None
         config = replace(self.config, sam="", minutes=None, stop_at=(), device="auto")
         made = (config, self.adaptation, self.backbone.digest, self.pairs.digest)
         run = repr(made).encode()
         name = f"{hashlib.sha256(run).hexdigest()[:16]}-part{len(self.parts)}"
-        return self.checkpoints / f"{name}.safetensors"
+        return folder / f"{name}.safetensors"
 
     def batches(self, training: Sequence[int]) -> KeptViews | FreshViews:
         """Return the batches of some of the images; `prepare` comes first."""
@@ -311,14 +335,16 @@ class Study:
 
     def _score_one(self, model: nn.Module, index: int) -> Score:
         example = self.examples[index]
-        probabilities = predict_windows(
-            model,
-            [view.inputs for view in self.windows[index]],
-            example.target.shape,
-            self.view_config.framing,
-            self.device,
-        )
+        shape = (example.target.shape[0], example.target.shape[1])
+        probabilities = self._predict(model, self.windows[index], shape)
         return self.goal.score(index, example, probabilities)
+
+    def _predict(
+        self, model: nn.Module, windows: Sequence[View], shape: tuple[int, int]
+    ) -> FloatArray:
+        inputs = [view.inputs for view in windows]
+        framing = self.view_config.framing
+        return predict_windows(model, inputs, shape, framing, self.device)
 
     @property
     def trained(self) -> nn.Module:

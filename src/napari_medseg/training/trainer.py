@@ -29,6 +29,7 @@ from napari_medseg.models.devices import (
     resolve_device,
     supports_bf16,
 )
+from napari_medseg.training.conduct import never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -124,11 +125,6 @@ class FitResult:
     best_score: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped: Stopped = "steps"
-
-
-def never() -> bool:
-    """Never stop: the default of ``stop``."""
-    return False
 
 
 def fit(

@@ -26,15 +26,12 @@ from napari_medseg.models.prompts import (
     PromptedEncoder,
     PromptedSam,
 )
+from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.report import Trained
 from napari_medseg.training.study import Study
-from napari_medseg.training.trainer import never
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from segment_anything.modeling import Sam
     from torch import Tensor, nn
 
@@ -42,6 +39,9 @@ if TYPE_CHECKING:
     from napari_medseg.training.goals import Goal
     from napari_medseg.training.prompt_tuning import ObjectTuning, PromptTuning
     from napari_medseg.training.report import TrainingReport
+
+CONDUCT = Conduct()
+"""Nothing kept, nobody to stop it, nothing to look at."""
 
 CLICK_NOISE = 0.02
 """Noise on prompts that begin as a click's embedding, so that they are not alike."""
@@ -108,10 +108,7 @@ class Prompts:
 def tune(
     pairs: Pairs,
     config: PromptTuning,
-    *,
-    date: str = "",
-    checkpoints: Path | None = None,
-    stop: Callable[[], bool] = never,
+    conduct: Conduct = CONDUCT,
 ) -> Job[Trained]:
     """Tune SAM on annotated pairs.
 
@@ -121,12 +118,8 @@ def tune(
         Annotated images.
     config : PromptTuning
         Settings; the defaults need no touching.
-    date : str
-        Date for the model's card.
-    checkpoints : Path, optional
-        Folder to resume from and to write checkpoints to.
-    stop : callable, optional
-        Asked before each step; the best so far is kept when it says True.
+    conduct : Conduct
+        How it is run: checkpoints, when to stop, what to preview.
 
     Yields
     ------
@@ -147,16 +140,13 @@ def tune(
     JobError
         Memory ran out.
     """
-    return (yield from _tune(ClassGoal(pairs), config, date, checkpoints, stop))
+    return (yield from _tune(ClassGoal(pairs), config, conduct))
 
 
 def tune_objects(
     pairs: Pairs,
     config: ObjectTuning,
-    *,
-    date: str = "",
-    checkpoints: Path | None = None,
-    stop: Callable[[], bool] = never,
+    conduct: Conduct = CONDUCT,
 ) -> Job[Trained]:
     """Tune SAM to tell touching objects apart.
 
@@ -167,7 +157,7 @@ def tune_objects(
     ----------
     pairs : Pairs
         Annotated images, in which each object is drawn whole.
-    config, date, checkpoints, stop
+    config, conduct
         As for `tune`.
 
     Yields
@@ -188,37 +178,26 @@ def tune_objects(
         The pairs or settings cannot be used; scribbles are no objects.
     """
     goal = ObjectGoal(pairs, config.border)
-    return (yield from _tune(goal, config, date, checkpoints, stop))
+    return (yield from _tune(goal, config, conduct))
 
 
-def study_of(
-    goal: Goal,
-    config: PromptTuning,
-    checkpoints: Path | None = None,
-    stop: Callable[[], bool] = never,
-) -> Study:
+def study_of(goal: Goal, config: PromptTuning, conduct: Conduct = CONDUCT) -> Study:
     """Return the study of a prompt tuning, ready to run."""
     adaptation = Prompts.of(config, background=isinstance(goal, ObjectGoal))
     backbone = load_backbone(config.sam)
-    return Study(backbone, adaptation, goal, config, checkpoints, stop)
+    return Study(backbone, adaptation, goal, config, conduct)
 
 
-def _tune(
-    goal: Goal,
-    config: PromptTuning,
-    date: str,
-    checkpoints: Path | None,
-    stop: Callable[[], bool],
-) -> Job[Trained]:
+def _tune(goal: Goal, config: PromptTuning, conduct: Conduct) -> Job[Trained]:
     """Run a study and put model file and report together."""
     yield Progress(0, None, "loading SAM")
-    study = study_of(goal, config, checkpoints, stop)
+    study = study_of(goal, config, conduct)
     yield from study.run()
     report = study.report()
-    return Trained(model_file_of(study, report, date), report, study.replay)
+    return Trained(model_file_of(study, report), report, study.replay)
 
 
-def model_file_of(study: Study, report: TrainingReport, date: str) -> ModelFile:
+def model_file_of(study: Study, report: TrainingReport) -> ModelFile:
     """Return the model file of a study that was run."""
     tensors = {
         name: value.detach().cpu().numpy().astype(np.float32)
@@ -243,7 +222,7 @@ def model_file_of(study: Study, report: TrainingReport, date: str) -> ModelFile:
             "annotation": study.pairs.annotation_kind,
             "class_values": list(study.pairs.class_values),
             "seed": study.config.seed,
-            "date": date,
+            "date": study.conduct.date,
             "versions": {
                 "napari-medseg": release(),
                 "torch": torch.__version__,
