@@ -44,8 +44,8 @@ def double(arguments: dict[str, Any], context: Context) -> Job[dict[str, Any]]:
 def keep(arguments: dict[str, Any], context: Context) -> Job[Any]:
     """Return what the call before left, and leave something."""
     yield Progress(0, 1, "keeping")
-    before = context.kept.get("thing")
-    context.kept["thing"] = arguments["thing"]
+    before = context.shelf.get("thing", "one")
+    context.shelf.put("thing", "one", arguments["thing"])
     return before
 
 
@@ -62,9 +62,10 @@ def stumble(arguments: dict[str, Any], context: Context) -> Job[None]:
 
 
 def hang(arguments: dict[str, Any], context: Context) -> Job[None]:
-    """Do one step that takes a minute, and tell before."""
-    yield Progress(0, 1, "hanging", {"now": 1.0})
-    time.sleep(60)
+    """Do one step that takes minutes, and leave a file when it begins."""
+    yield Progress(0, 1, "hanging")
+    Path(arguments["flag"]).touch()
+    time.sleep(200)
     yield Progress(1, 1, "awake")
 
 

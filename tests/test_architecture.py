@@ -77,7 +77,10 @@ QUICK = (
 ).split()
 """Importing these imports no torch: rooms, or single modules of a room."""
 
-COMPUTE_SIDE = frozenset({"engine.__main__", "engine.server"})
+COMPUTE_SIDE = frozenset(
+    f"engine.{name}"
+    for name in ("__main__", "server", "prompting", "segmenting", "training")
+)
 """What runs in the compute process alone, and so may import torch."""
 
 VIEWER_SIDE = ("widgets", "engine")

@@ -17,7 +17,7 @@ import pytest
 from engine_process import COMMAND
 
 from napari_medseg._types import InputError, JobError
-from napari_medseg.engine import Engine, Lane
+from napari_medseg.engine import Engine, Lane, Task
 from napari_medseg.engine.channel import INLINE_BYTES
 
 if TYPE_CHECKING:
@@ -220,13 +220,23 @@ def own() -> Iterator[Engine]:
     engine.close()
 
 
+def hang(engine: Engine, folder: Path) -> tuple[Task, Recorder]:
+    """Submit a job that hangs, and wait until it does."""
+    recorder, flag = Recorder(), folder / "hanging"
+    task = engine.submit("hang", {"flag": str(flag)}, recorder)
+    until = time.monotonic() + WAIT
+    while not flag.exists():
+        assert time.monotonic() < until, "the job did not begin"
+        time.sleep(0.02)
+    return task, recorder
+
+
 def test_force_ends_a_job_that_hangs(
-    own: Engine, monkeypatch: pytest.MonkeyPatch
+    own: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_medseg.engine.client.FORCE_SECONDS", 0.3)
-    hanging, beside = Recorder(), Recorder()
-    task = own.submit("hang", {}, hanging)
-    hanging.wait_for_a_step()
+    task, hanging = hang(own, tmp_path)
+    beside = Recorder()
     own.submit("count", {"steps": 5}, beside)
     task.cancel()
     assert hanging.wait() == "cancelled"
@@ -236,10 +246,10 @@ def test_force_ends_a_job_that_hangs(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_killed_engine_is_told_and_the_next_job_works(own: Engine) -> None:
-    recorder = Recorder()
-    own.submit("hang", {}, recorder)
-    recorder.wait_for_a_step()
+def test_a_killed_engine_is_told_and_the_next_job_works(
+    own: Engine, tmp_path: Path
+) -> None:
+    _, recorder = hang(own, tmp_path)
     pid = own.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -257,10 +267,8 @@ def test_a_crash_is_told_with_the_last_words(own: Engine) -> None:
     assert "the driver fell over" in str(recorder.error)
 
 
-def test_closing_cancels_and_leaves_no_process(own: Engine) -> None:
-    recorder = Recorder()
-    own.submit("hang", {}, recorder)
-    recorder.wait_for_a_step()
+def test_closing_cancels_and_leaves_no_process(own: Engine, tmp_path: Path) -> None:
+    _, recorder = hang(own, tmp_path)
     pid = own.pid
     assert pid is not None
     own.close()
@@ -292,14 +300,13 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from engine_process import COMMAND
 from napari_medseg.engine import Engine
-from test_engine import Recorder
-engine, recorder = Engine(COMMAND), Recorder()
-engine.submit("hang", {}, recorder)
-recorder.wait_for_a_step()
+from test_engine import hang
+engine = Engine(COMMAND)
+hang(engine, Path(sys.argv[2]))
 print(engine.pid, flush=True)
 time.sleep(100)
 """
-    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as viewer:
         assert viewer.stdout is not None
         pid = int(viewer.stdout.readline())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from napari_medseg._types import InputError
@@ -49,6 +50,24 @@ def setting(
     """
     metadata = {"help": help, "ge": ge, "le": le, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def config_class(home: tuple[str, str]) -> type[DataclassInstance]:
+    """Import a config class.
+
+    Parameters
+    ----------
+    home : tuple of str
+        Its module and name, as `napari_medseg.models.registry` lists them.
+
+    Returns
+    -------
+    type
+        The class.
+    """
+    module, name = home
+    kind: type[DataclassInstance] = getattr(import_module(module), name)
+    return kind
 
 
 def check(config: DataclassInstance) -> None:

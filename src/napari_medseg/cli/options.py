@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, get_origin, get_type_hints
 
 import typer
+
+from napari_medseg._config import config_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
 
 SCALARS = (int, float, str, bool)
 """Types that an option can have."""
-
-
-def config_class(home: tuple[str, str]) -> type[DataclassInstance]:
-    """Import a config class from its module and name."""
-    module, name = home
-    kind: type[DataclassInstance] = getattr(import_module(module), name)
-    return kind
 
 
 def with_config_options(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_medseg._config import from_dict
+from napari_medseg._config import config_class, from_dict
 from napari_medseg._types import InputError
 from napari_medseg.cli.console import (
     FAILED,
@@ -19,7 +19,7 @@ from napari_medseg.cli.console import (
     sentences,
 )
 from napari_medseg.cli.models import Json  # noqa: TC001  (read by typer)
-from napari_medseg.cli.options import config_class, with_config_options
+from napari_medseg.cli.options import with_config_options
 from napari_medseg.cli.run_file import RunFile
 from napari_medseg.models.registry import METHODS, lookup_method
 

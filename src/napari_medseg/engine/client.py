@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 FORCE_SECONDS = 4.5
 """A job that was cancelled and has not ended after so long is ended by force."""
 
-EXIT_SECONDS = 3.0
-"""So long an engine may take to end when the viewer closes."""
+EXIT_SECONDS = 1.5
+"""So long an engine may take to end by itself when the viewer closes."""
 
 FORCED = (
     "This computation was ended together with another one that could not be cancelled "
@@ -169,7 +169,11 @@ class _Session:
         self._closing = True
         self.alive = False
         self.send({"do": "exit"})
-        self._thread.join(2 * EXIT_SECONDS)
+        self._thread.join(EXIT_SECONDS)
+        if self._thread.is_alive() and self._process is not None:
+            # in the middle of a step, which nobody waits for any more
+            self._process.kill()
+        self._thread.join(EXIT_SECONDS)
 
     def _live(self) -> None:
         """Start the process, pass on what it says, and note its end."""

@@ -1,16 +1,74 @@
 """What the engine can be asked to do.
 
 A job is a function of plain arguments and a `Context` that returns a generator of
-`Progress`; its result is plain too (see `napari_medseg.engine.channel`).
+`Progress`; its result is plain too (see `napari_medseg.engine.channel`). What the
+arguments are is told where the function stands.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-JOBS: dict[str, tuple[str, str]] = {}
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "look": ("napari_medseg.engine.prompting", "look"),
+        "prompt": ("napari_medseg.engine.prompting", "prompt"),
+        "train": ("napari_medseg.engine.training", "train"),
+        "segment": ("napari_medseg.engine.segmenting", "segment"),
+        "relabel": ("napari_medseg.engine.segmenting", "relabel"),
+        "forget": ("napari_medseg.engine.segmenting", "forget"),
+    }
+)
 """Module and function by name; the module is imported when the job begins."""
+
+
+@dataclass
+class Shelf:
+    """Things that later jobs may need; those unused for longest are dropped.
+
+    Attributes
+    ----------
+    limits : mapping
+        How many of each kind are kept.
+    """
+
+    limits: Mapping[str, int] = field(
+        default_factory=lambda: {"SAM": 2, "image": 6, "segmenter": 3, "prediction": 4}
+    )
+    _kept: dict[str, OrderedDict[str, Any]] = field(default_factory=dict)
+
+    def put(self, kind: str, key: str, thing: Any) -> None:
+        """Keep a thing."""
+        kept = self._kept.setdefault(kind, OrderedDict())
+        kept[key] = thing
+        kept.move_to_end(key)
+        while len(kept) > self.limits.get(kind, 1):
+            kept.popitem(last=False)
+
+    def get(self, kind: str, key: str) -> Any:
+        """Return a thing, or None where it was never put or is dropped."""
+        kept = self._kept.get(kind, OrderedDict())
+        if key in kept:
+            kept.move_to_end(key)
+        return kept.get(key)
+
+    def made(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
+        """Return a thing, made now where it is not there."""
+        thing = self.get(kind, key)
+        if thing is None:
+            thing = make()
+            self.put(kind, key, thing)
+        return thing
+
+    def drop(self, kind: str, key: str) -> None:
+        """Forget a thing, if it is there."""
+        self._kept.get(kind, OrderedDict()).pop(key, None)
 
 
 @dataclass
@@ -19,11 +77,11 @@ class Context:
 
     Attributes
     ----------
-    kept : dict
+    shelf : Shelf
         What jobs leave for later ones, as long as the engine lives.
     end_early : bool
         Whether the user wants what there is so far.
     """
 
-    kept: dict[str, Any]
+    shelf: Shelf = field(default_factory=Shelf)
     end_early: bool = False

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_medseg._types import Job, JobError, MedsegError, Progress
 from napari_medseg.engine.channel import Channel, Message
-from napari_medseg.engine.jobs import JOBS, Context
+from napari_medseg.engine.jobs import JOBS, Context, Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -67,7 +67,7 @@ class Server:
     jobs: Mapping[str, tuple[str, str]]
     _inbox: SimpleQueue[Message | None] = field(default_factory=SimpleQueue)
     _running: list[_Running] = field(default_factory=list)
-    _kept: dict[str, Any] = field(default_factory=dict)
+    _shelf: Shelf = field(default_factory=Shelf)
     _open: bool = True
 
     def run(self) -> None:
@@ -106,7 +106,7 @@ class Server:
                 self._steer(message["do"], message["job"])
 
     def _start(self, message: Message) -> None:
-        context = Context(self._kept)
+        context = Context(self._shelf)
         module, function = self.jobs[message["name"]]
         # the module is imported by the job's first step, where errors are told
         job = _begin(module, function, message["arguments"], context)

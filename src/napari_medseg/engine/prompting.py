@@ -1,0 +1,87 @@
+"""Jobs of the engine: SAM looks at an image, and answers clicks and boxes on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_medseg._types import JobError, Progress
+from napari_medseg.io.normalise import Normalisation, normalise
+from napari_medseg.models.backbone import Backbone, load_backbone
+from napari_medseg.models.interactive import InteractiveImage, Prompt
+
+if TYPE_CHECKING:
+    from napari_medseg._types import Job
+    from napari_medseg.engine.channel import Message
+    from napari_medseg.engine.jobs import Context
+
+
+def look(arguments: Message, context: Context) -> Job[None]:
+    """Embed an image, so that `prompt` answers at once.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``key``: the image's name from now on; ``image``: ``float32 (C, Y, X)``;
+        ``rgb``: whether it is red, green and blue; ``sam``: name or checkpoint;
+        ``device``.
+    context : Context
+        Keeps SAM and the image.
+
+    Yields
+    ------
+    Progress
+        Loading, then embedding.
+    """
+    yield Progress(0, None, "loading SAM")
+    name, image = arguments["sam"], arguments["image"]
+    backbone: Backbone = context.shelf.made("SAM", name, lambda: load_backbone(name))
+    usual = Normalisation.for_channels(len(image), arguments["rgb"])
+    scaled = normalise(image, usual)
+    view = InteractiveImage(scaled, backbone, arguments["device"])
+    yield from view.embed()
+    context.shelf.put("image", arguments["key"], view)
+
+
+def prompt(arguments: Message, context: Context) -> Job[dict[str, Any]]:
+    """Answer a prompt on an image that was looked at.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``key``: the image; ``points``: rows and columns; ``adds``: whether each adds;
+        ``box``: top, left, bottom, right, or None; ``mask``: ``bool (Y, X)`` to take
+        box and click from in their place, or None.
+    context : Context
+        Holds the image.
+
+    Returns
+    -------
+    dict
+        ``region``: top, left, bottom, right; ``masks``: ``bool (M, h, w)`` of it, the
+        likeliest first; ``scores``: the IoU that SAM expects of each.
+
+    Raises
+    ------
+    JobError
+        The image was not looked at, or is forgotten.
+    """
+    yield Progress(0, 1, "asking SAM")
+    view: InteractiveImage | None = context.shelf.get("image", arguments["key"])
+    if view is None:
+        raise JobError("SAM has not looked at this image yet; choose the layer again.")
+    box = arguments["box"]
+    wanted = (
+        Prompt.of_mask(arguments["mask"])
+        if arguments["mask"] is not None
+        else Prompt(
+            tuple((row, column) for row, column in arguments["points"]),
+            tuple(arguments["adds"]),
+            (box[0], box[1], box[2], box[3]) if box is not None else None,
+        )
+    )
+    answer = view.answer(wanted)
+    return {
+        "region": list(answer.region),
+        "masks": answer.masks,
+        "scores": answer.scores,
+    }

@@ -1,0 +1,116 @@
+"""Jobs of the engine: any segmenter on an image, and other labels out of the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_medseg._config import from_dict
+from napari_medseg._types import AnySegmenter, JobError, Prediction, Progress
+from napari_medseg.batch import labels_of
+from napari_medseg.inference import open_segmenter
+from napari_medseg.instances import ObjectConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_medseg._types import Job, LabelArray
+    from napari_medseg.engine.channel import Message
+    from napari_medseg.engine.jobs import Context
+
+
+def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
+    """Segment an image and keep the probabilities for `relabel`.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``key``: the image's name; ``image``: ``float32 (C, Y, X)``; ``model``: a name
+        or a model file; ``device``; ``objects``: settings of `ObjectConfig`, or None
+        for classes.
+    context : Context
+        Keeps segmenter and probabilities.
+
+    Yields
+    ------
+    Progress
+        Loading, then segmenting.
+
+    Returns
+    -------
+    dict
+        ``labels``: ``int32 (Y, X)``; ``classes``: name and colour of each; ``note``:
+        what the user should know, or nothing.
+    """
+    yield Progress(0, 2, "loading the model")
+    model, device = arguments["model"], arguments["device"]
+    segmenter: AnySegmenter = context.shelf.made(
+        "segmenter",
+        f"{device} {_fingerprint(model)}",
+        lambda: open_segmenter(model, device),
+    )
+    yield Progress(1, 2, "segmenting")
+    prediction = segmenter.predict(arguments["image"])
+    context.shelf.put("prediction", arguments["key"], prediction)
+    labels = _labels(prediction, arguments["objects"])
+    return {
+        "labels": labels,
+        "classes": [asdict(item) for item in prediction.classes],
+        "note": prediction.note,
+    }
+
+
+def relabel(arguments: Message, context: Context) -> Job[LabelArray]:
+    """Make labels of probabilities that are there, with other settings.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``key``: the image; ``objects``: as of `segment`.
+    context : Context
+        Holds the probabilities.
+
+    Returns
+    -------
+    ndarray
+        ``int32 (Y, X)``.
+
+    Raises
+    ------
+    JobError
+        The image was not segmented, or is forgotten.
+    """
+    yield Progress(0, 1, "finding objects")
+    prediction: Prediction | None = context.shelf.get("prediction", arguments["key"])
+    if prediction is None:
+        raise JobError("The probabilities are no longer there; segment again.")
+    return _labels(prediction, arguments["objects"])
+
+
+def forget(arguments: Message, context: Context) -> Job[None]:
+    """Drop the probabilities of an image: its layer is gone.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``key``: the image.
+    context : Context
+        Holds them.
+    """
+    yield Progress(0, 1, "forgetting")
+    context.shelf.drop("prediction", arguments["key"])
+    context.shelf.drop("image", arguments["key"])
+
+
+def _labels(prediction: Prediction, objects: Mapping[str, Any] | None) -> LabelArray:
+    if objects is None:
+        return labels_of(prediction, None)
+    config = from_dict(ObjectConfig, objects, "the settings of objects")
+    return labels_of(prediction, config)
+
+
+def _fingerprint(model: str) -> str:
+    """Return a model's name; for a file, also when it was last written."""
+    path = Path(model)
+    return f"{model} {path.stat().st_mtime_ns}" if path.is_file() else model
