@@ -1,0 +1,1 @@
+"""The forms in napari. Nothing here imports torch; jobs go to the engine."""
