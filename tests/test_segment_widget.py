@@ -8,59 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
 from qtpy.QtWidgets import QComboBox, QLabel, QPushButton
 
-from napari_medseg._types import InputError, Progress, default_classes
+from napari_medseg._types import InputError
 from napari_medseg.inference import open_segmenter
 from napari_medseg.widgets.segment import SegmentWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class FakeTask:
-    """A job of the fake engine."""
-
-    def __init__(self, listener: Any) -> None:
-        self.listener = listener
-        self.running = True
-
-    def cancel(self) -> None:
-        self.running = False
-        self.listener.on_cancelled()
-
-
-class FakeEngine:
-    """Answers when the test says so, without another process and without torch."""
-
-    def __init__(self) -> None:
-        self.jobs: list[tuple[str, dict[str, Any], FakeTask]] = []
-
-    def submit(
-        self,
-        name: str,
-        arguments: dict[str, Any],
-        listener: Any,
-        *,
-        urgent: bool = False,
-    ) -> FakeTask:
-        task = FakeTask(listener)
-        self.jobs.append((name, arguments, task))
-        return task
-
-    def answer(self) -> None:
-        """Answer the oldest job with a threshold at 0.5."""
-        name, arguments, task = self.jobs.pop(0)
-        task.listener.on_progress(Progress(0, 1, "segmenting"))
-        task.running = False
-        if name == "relabel":
-            task.listener.on_done(np.full((8, 9), 7, np.int32))
-            return
-        classes = [
-            {"name": item.name, "colour": item.colour} for item in default_classes(2)
-        ]
-        labels = (arguments["image"][0] > 0.5).astype(np.int32)
-        task.listener.on_done({"labels": labels, "classes": classes, "note": ""})
 
 
 class Form:
@@ -255,3 +211,15 @@ def test_no_torch_in_the_process_of_the_viewer() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_the_form_is_closed_meanwhile(viewer: Any, qtbot: Any) -> None:
+    viewer.add_image(squares())
+    form = docked(viewer)
+    form.press("segment")
+    viewer.window.remove_dock_widget("all")
+    form.widget.deleteLater()
+    qtbot.wait(50)
+    form.engine.answer()
+    qtbot.wait(50)
+    assert len(viewer.layers) == 1

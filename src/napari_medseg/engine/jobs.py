@@ -19,6 +19,7 @@ JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "look": ("napari_medseg.engine.prompting", "look"),
         "prompt": ("napari_medseg.engine.prompting", "prompt"),
+        "check": ("napari_medseg.engine.training", "check"),
         "train": ("napari_medseg.engine.training", "train"),
         "segment": ("napari_medseg.engine.segmenting", "segment"),
         "relabel": ("napari_medseg.engine.segmenting", "relabel"),

@@ -1,4 +1,4 @@
-"""Job of the engine: train on annotated images."""
+"""Jobs of the engine: check annotated images, and train on them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_medseg._config import config_class, from_dict, to_dict
-from napari_medseg._types import Progress
+from napari_medseg._types import InputError, Progress
 from napari_medseg.api import train_job
 from napari_medseg.io import model_file
-from napari_medseg.io.pairs import Pair, Pairs, gather, read_pairs
+from napari_medseg.io.pairs import (
+    Pair,
+    Pairs,
+    check_pairs,
+    gather,
+    match_files,
+    read_pairs,
+)
 from napari_medseg.models.registry import lookup_method
 from napari_medseg.training.conduct import Conduct
 
@@ -17,6 +24,46 @@ if TYPE_CHECKING:
     from napari_medseg._types import Job
     from napari_medseg.engine.channel import Message
     from napari_medseg.engine.jobs import Context
+
+
+def check(arguments: Message, context: Context) -> Job[list[dict[str, str]]]:
+    """Say of each annotated image of a folder what is wrong with it, if anything.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``images`` and ``masks``: two folders, or one twice; ``annotation``: what the
+        values mean.
+    context : Context
+        Not used.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``told`` and ``severity`` (``error``, ``warning``, ``good``) of each;
+        errors come first.
+    """
+    yield Progress(0, None, "checking the annotated images")
+    folders = Path(arguments["images"]), Path(arguments["masks"])
+    findings = check_pairs(*folders, arguments["annotation"])
+    rows = [
+        {
+            "name": finding.file,
+            "told": f"{finding.problem}: {finding.remedy}",
+            "severity": finding.severity,
+        }
+        for finding in findings
+    ]
+    named = {finding.file for finding in findings}
+    try:
+        matched = match_files(*folders)
+    except InputError:
+        return rows  # which say so
+    return rows + [
+        {"name": image.name, "told": "good", "severity": "good"}
+        for image, mask in matched
+        if not {str(image), str(mask)} & named
+    ]
 
 
 def train(arguments: Message, context: Context) -> Job[dict[str, Any]]:

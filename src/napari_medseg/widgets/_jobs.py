@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari.utils import progress as activity
@@ -37,22 +38,31 @@ class Relay(QObject):
 
     def on_progress(self, progress: Progress) -> None:
         """Pass a report on. Runs on a thread of the engine's client."""
-        self.progress.emit(progress)
+        with _while_there_is_a_window():
+            self.progress.emit(progress)
 
     def on_done(self, result: Any) -> None:
         """Pass the result on. Runs on a thread of the engine's client."""
-        self.done.emit(result)
-        self.ended.emit()
+        with _while_there_is_a_window():
+            self.done.emit(result)
+            self.ended.emit()
 
     def on_failed(self, error: MedsegError) -> None:
         """Pass the error on. Runs on a thread of the engine's client."""
-        self.failed.emit(error)
-        self.ended.emit()
+        with _while_there_is_a_window():
+            self.failed.emit(error)
+            self.ended.emit()
 
     def on_cancelled(self) -> None:
         """Pass on that there is no result. Runs on a thread of the client."""
-        self.cancelled.emit()
-        self.ended.emit()
+        with _while_there_is_a_window():
+            self.cancelled.emit()
+            self.ended.emit()
+
+
+def _while_there_is_a_window() -> suppress:
+    """Drop what comes after the form was closed: Qt has deleted its objects by then."""
+    return suppress(RuntimeError)
 
 
 class _Holder(QObject):

@@ -36,6 +36,7 @@ from napari_medseg.widgets._sliders import ObjectSliders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import napari
     from magicgui.widgets import ComboBox
@@ -124,6 +125,14 @@ class SegmentWidget(QWidget):
         """The chosen image layer."""
         chosen: Image | None = self._layers.value
         return chosen
+
+    def segment_with(self, model: Path, layer: Image | None) -> None:
+        """Choose a model file and a layer, and segment the slice in view."""
+        self.models.refresh()
+        self.models.open(model)
+        if layer is not None:
+            self._layers.value = layer
+        self._on_segment_clicked()
 
     def objects(self) -> dict[str, Any] | None:
         """Return the settings of objects, or None for classes."""

@@ -1,0 +1,65 @@
+"""The card at the end of a training: how good it is, and what to know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QLabel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qtpy.QtWidgets import QWidget
+
+
+def card_text(report: Mapping[str, Any]) -> str:
+    """Return the card of a training as rich text.
+
+    Parameters
+    ----------
+    report : mapping
+        `TrainingReport.to_dict`.
+
+    Returns
+    -------
+    str
+        Held-out score with its spread, beside the untuned one, and warnings.
+    """
+    found, before = report["held_out_scores"], report["untuned_scores"]
+    lines = []
+    if found:
+        lines.append(
+            f"<b>Dice {found['dice']:.2f} ± {found['dice_sd']:.2f}</b> on "
+            f"{found['images']} images held out"
+        )
+    else:
+        lines.append("<b>No held-out score</b>")
+    if found and before:
+        lines.append(f"SAM untuned: {before['dice']:.2f} on the same images")
+    lines.append(
+        f"{report['parameters']:,} numbers tuned on {report['images']} images in "
+        f"{report['seconds']:.0f} s"
+    )
+    lines += [f"⚠ {warning}" for warning in report["warnings"]]
+    return "<br>".join(lines)
+
+
+class Card(QLabel):
+    """Shows how a training went.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        The parent.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("card")
+        self.setWordWrap(True)
+        self.setVisible(False)
+
+    def show_report(self, report: Mapping[str, Any]) -> None:
+        """Show the card of a training."""
+        self.setText(card_text(report))
+        self.setVisible(True)

@@ -1,0 +1,174 @@
+"""The choice of annotated images: two layers, or two folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from magicgui.widgets import create_widget
+from napari.layers import Image, Labels
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QPushButton,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_medseg.widgets._annotated import KINDS
+
+if TYPE_CHECKING:
+    from magicgui.widgets import ComboBox
+
+
+class Folder(QWidget):
+    """A line for a folder, with a button to choose it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the line.
+    tip : str
+        What belongs there.
+    """
+
+    changed = Signal()
+
+    def __init__(self, name: str, tip: str) -> None:
+        super().__init__()
+        self._line = QLineEdit()
+        self._line.setObjectName(name)
+        self._line.setToolTip(tip)
+        self._line.textChanged.connect(self.changed)
+        button = QPushButton("…")
+        button.setToolTip("Choose a folder")
+        button.clicked.connect(self._on_clicked)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._line, 1)
+        row.addWidget(button)
+
+    @property
+    def path(self) -> Path | None:
+        """The folder; None where the line is empty."""
+        text = self._line.text().strip()
+        return Path(text).expanduser() if text else None
+
+    def set_path(self, path: Path) -> None:
+        """Show a folder."""
+        self._line.setText(str(path))
+
+    def _on_clicked(self) -> None:
+        found = QFileDialog.getExistingDirectory(self, "Choose a folder")
+        if found:
+            self._line.setText(found)
+
+
+class Source(QWidget):
+    """Lets the user choose what is trained on.
+
+    Attributes
+    ----------
+    changed : Signal
+        Something else was chosen.
+    """
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._image = cast("ComboBox", create_widget(annotation=Image))
+        self._labels = cast("ComboBox", create_widget(annotation=Labels))
+        self._images = Folder("images", "Folder of the images")
+        self._masks = Folder("masks", "Folder of their masks; may be the same folder")
+        self._tabs = QTabWidget()
+        self._tabs.setObjectName("source")
+        for title, rows in (
+            (
+                "layers",
+                (("image", self._image.native), ("annotation", self._labels.native)),
+            ),
+            ("folders", (("images", self._images), ("masks", self._masks))),
+        ):
+            page = QWidget()
+            form = QFormLayout(page)
+            for label, control in rows:
+                form.addRow(label, control)
+            self._tabs.addTab(page, title)
+        self._kind = QComboBox()
+        self._kind.setObjectName("kind")
+        self._kind.addItems(list(KINDS))
+        self._kind.setToolTip("What the numbers in the annotation mean")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._tabs)
+        layout.addWidget(self._kind)
+        for signal in (
+            self._image.changed,
+            self._labels.changed,
+            self._images.changed,
+            self._masks.changed,
+            self._kind.currentTextChanged,
+            self._tabs.currentChanged,
+        ):
+            signal.connect(lambda *_: self.changed.emit())
+
+    def reset_choices(self) -> None:
+        """List the layers again."""
+        self._image.reset_choices()
+        self._labels.reset_choices()
+
+    @property
+    def kind(self) -> str:
+        """``dense``, ``sparse`` or ``instances``."""
+        return KINDS[self._kind.currentText()]
+
+    @property
+    def from_folders(self) -> bool:
+        """Whether folders are chosen, and not layers."""
+        return bool(self._tabs.currentIndex() == 1)
+
+    @property
+    def image(self) -> Image | None:
+        """The image layer, also to preview on."""
+        found: Image | None = self._image.value
+        return found
+
+    @property
+    def labels(self) -> Labels | None:
+        """The annotation layer."""
+        found: Labels | None = self._labels.value
+        return found
+
+    def choose_layers(self, image: Image, labels: Labels) -> None:
+        """Choose two layers of the viewer."""
+        self._tabs.setCurrentIndex(0)
+        self._image.value = image
+        self._labels.value = labels
+
+    def choose_folders(self, images: Path, masks: Path) -> None:
+        """Choose two folders."""
+        self._tabs.setCurrentIndex(1)
+        self._images.set_path(images)
+        self._masks.set_path(masks)
+
+    def choose_kind(self, kind: str) -> None:
+        """Choose what the numbers of the annotation mean."""
+        words = {value: text for text, value in KINDS.items()}
+        self._kind.setCurrentText(words[kind])
+
+    def folders(self) -> tuple[Path, Path] | None:
+        """Return the folders of images and masks; None where none is given."""
+        images = self._images.path
+        masks = self._masks.path or images
+        return (images, masks) if images and masks else None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the folders as the engine's jobs take them."""
+        images, masks = self.folders() or ("", "")
+        return {"images": str(images), "masks": str(masks), "annotation": self.kind}

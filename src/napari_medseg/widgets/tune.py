@@ -1,0 +1,403 @@
+"""Tune: from annotated layers or folders to a model, watched as it learns."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.theme import get_theme
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_medseg._config import config_class
+from napari_medseg._types import MedsegError, Progress
+from napari_medseg.models.registry import METHODS, SAMS
+from napari_medseg.models.weights import imported
+from napari_medseg.widgets._annotated import Row, pairs_of_layers, rows_of_layers
+from napari_medseg.widgets._card import Card
+from napari_medseg.widgets._curve import Curve
+from napari_medseg.widgets._form import ConfigForm
+from napari_medseg.widgets._jobs import Activity, Relay, engine_of
+from napari_medseg.widgets._layers import (
+    Plane,
+    empty_labels,
+    image_of,
+    is_there,
+    placement,
+    slice_in_view,
+)
+from napari_medseg.widgets._models import tuned_folder
+from napari_medseg.widgets._source import Source
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image, Labels
+
+    from napari_medseg.engine import Engine, Task
+
+MARKS = {"good": "✓", "warning": "⚠", "error": "✗"}
+"""What stands before an image in the list."""
+
+OWN = ("sam", "seed", "stop_at", "device")
+"""Settings that the form has in other places, or that are no user's business."""
+
+
+class TuneWidget(QWidget):
+    """Tunes a model on annotated images of a viewer.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer.
+    engine : Engine, optional
+        Where it is computed; by default in the engine of the window.
+
+    Attributes
+    ----------
+    tuned : Signal
+        With the path of a model that was tuned.
+    """
+
+    tuned = Signal(str)
+
+    def __init__(self, viewer: napari.Viewer, engine: Engine | None = None) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._engine = engine
+        self._task: Task | None = None
+        self._activity: Activity | None = None
+        self._watched: tuple[Image, Plane] | None = None
+        self._preview: Labels | None = None
+        self._model: Path | None = None
+        self.source = Source()
+        self.source.changed.connect(self._rows_are_old)
+        self.curve = Curve()
+        self.card = Card()
+        self._method = QComboBox()
+        self._method.setObjectName("method")
+        for name, entry in METHODS.items():
+            self._method.addItem(entry.title, name)
+            self._method.setItemData(self._method.count() - 1, entry.description, 3)
+        self._sam = QComboBox()
+        self._sam.setObjectName("sam")
+        self._sam.setToolTip("The SAM underneath; nano comes with the plugin")
+        for name in (*SAMS, *imported()):
+            self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
+        self._list = QListWidget()
+        self._list.setObjectName("images found")
+        self._list.setMaximumHeight(90)
+        self._told = QLabel()
+        self._told.setObjectName("told")
+        self._told.setWordWrap(True)
+        self._bar = QProgressBar()
+        self._form = QWidget()
+        self._settings: ConfigForm | None = None
+        self._folded = QCollapsible("settings (need no touching)")
+        self._method.currentIndexChanged.connect(self._on_method_changed)
+        self._buttons = {
+            name: _button(name, tip, slot)
+            for name, tip, slot in (
+                ("Check", "Look for problems before tuning", self._on_check_clicked),
+                ("Tune", "Train on the annotated images", self._on_tune_clicked),
+                ("Pause", "Wait at the next step", self._on_pause_clicked),
+                ("Stop", "End now and keep the best so far", self._on_stop_clicked),
+                ("Cancel", "End now and keep nothing", self._on_cancel_clicked),
+                ("Save…", "Save the model file elsewhere", self._on_save_clicked),
+                ("Apply", "Segment the image in view", self._on_apply_clicked),
+            )
+        }
+        self._lay_out()
+        self._viewer.events.theme.connect(self._take_theme)
+        self._on_method_changed()
+        self._set_state(running=False)
+
+    def _lay_out(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.source)
+        form = QFormLayout()
+        form.addRow("method", self._method)
+        form.addRow("SAM", self._sam)
+        layout.addLayout(form)
+        layout.addWidget(self._folded)
+        for names in (("Check", "Tune"), ("Pause", "Stop", "Cancel")):
+            row = QHBoxLayout()
+            for name in names:
+                row.addWidget(self._buttons[name])
+            layout.addLayout(row)
+        for part in (self._list, self._bar, self._told, self.curve, self.card):
+            layout.addWidget(part)
+        row = QHBoxLayout()
+        row.addWidget(self._buttons["Save…"])
+        row.addWidget(self._buttons["Apply"])
+        layout.addLayout(row)
+        layout.addStretch(1)
+
+    def reset_choices(self, event: Any = None) -> None:
+        """List the layers; napari calls it when layers come and go."""
+        self.source.reset_choices()
+
+    def showEvent(self, event: Any) -> None:
+        """List the layers: those of the viewer that the widget is now in."""
+        super().showEvent(event)
+        self.reset_choices()
+        self._take_theme()
+
+    def _take_theme(self, event: Any = None) -> None:
+        theme = get_theme(self._viewer.theme)
+        self.curve.take_colours(theme.background.as_hex(), theme.text.as_hex())
+
+    # ------------------------------------------------------------------ settings
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self._method.currentData())
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings that differ from the defaults."""
+        values = self._settings.values() if self._settings else {}
+        return {"sam": self._sam.currentData(), **values}
+
+    def set_config(self, values: dict[str, Any]) -> None:
+        """Show settings in the form."""
+        if self._settings is not None:
+            self._settings.set_values(values)
+
+    def _on_method_changed(self) -> None:
+        if self._settings is not None:
+            self._folded.removeWidget(self._settings)
+            self._settings.deleteLater()
+        self._settings = ConfigForm(config_class(METHODS[self.method].config), OWN)
+        self._folded.addWidget(self._settings)
+
+    # --------------------------------------------------------------------- check
+
+    def _on_check_clicked(self) -> None:
+        if self.source.from_folders:
+            relay = Relay(self)
+            relay.done.connect(lambda rows: self._show_rows([Row(**r) for r in rows]))
+            relay.failed.connect(lambda error: self._tell(str(error)))
+            relay.ended.connect(relay.deleteLater)
+            self._the_engine().submit("check", self.source.describe(), relay)
+            return
+        self._show_rows(self._layer_rows())
+
+    def _layer_rows(self) -> list[Row]:
+        image, labels = self.source.image, self.source.labels
+        if image is None or labels is None:
+            told = "choose an image layer and a labels layer that is painted on it"
+            return [Row("no annotated image", told, "error")]
+        return rows_of_layers(image, labels, self.source.kind)
+
+    def _show_rows(self, rows: list[Row]) -> None:
+        self._list.clear()
+        for row in rows:
+            text = f"{MARKS[row.severity]} {row.name}: {row.told}"
+            item = QListWidgetItem(text)
+            item.setToolTip(text)
+            self._list.addItem(item)
+        good = sum(row.severity == "good" for row in rows)
+        self._tell(f"{good} of {len(rows)} without a problem.")
+
+    def _rows_are_old(self) -> None:
+        self._list.clear()
+
+    # ---------------------------------------------------------------------- tune
+
+    def _on_tune_clicked(self) -> None:
+        try:
+            arguments = self._arguments()
+        except (MedsegError, OSError, ValueError) as error:
+            self._tell(str(error))
+            return
+        if arguments is None:
+            return
+        relay = Relay(self)
+        relay.progress.connect(self._on_progress)
+        relay.done.connect(self._on_done)
+        relay.failed.connect(lambda error: self._tell(str(error)))
+        relay.cancelled.connect(lambda: self._tell("Cancelled; nothing is kept."))
+        relay.ended.connect(self._on_ended)
+        relay.ended.connect(relay.deleteLater)
+        self.curve.clear_curve()
+        self.card.setVisible(False)
+        self._preview = None
+        self._activity = Activity("tune")
+        self._task = self._the_engine().submit("train", arguments, relay)
+        self._set_state(running=True)
+
+    def _arguments(self) -> dict[str, Any] | None:
+        """Return what the job ``train`` takes; None where the list says why."""
+        now = datetime.datetime.now()
+        watch = self._watch()
+        arguments: dict[str, Any] = {
+            "method": self.method,
+            "config": self.config(),
+            "annotation": self.source.kind,
+            "watch": watch,
+            "out": str(self._free_place(now)),
+            "date": now.date().isoformat(),
+            "checkpoints": None,
+            "pairs": None,
+        }
+        if self.source.from_folders:
+            if self.source.folders() is None:
+                self._tell("Choose the folders of images and masks first.")
+                return None
+            return arguments | self.source.describe()
+        rows = self._layer_rows()
+        self._show_rows(rows)
+        image, labels = self.source.image, self.source.labels
+        broken = [row for row in rows if row.severity == "error"]
+        if broken or image is None or labels is None:
+            self._tell(f"{broken[0].name}: {broken[0].told}." if broken else "")
+            return None
+        return arguments | {"pairs": pairs_of_layers(image, labels)}
+
+    def _watch(self) -> Any:
+        """Return the image in view, to preview on, or None."""
+        layer = self.source.image
+        if layer is None:
+            self._watched = None
+            return None
+        plane = slice_in_view(layer, self._viewer)
+        self._watched = (layer, plane)
+        return image_of(layer, plane)
+
+    def _free_place(self, now: datetime.datetime) -> Path:
+        """Return a file for the model that is not there yet."""
+        layer = self.source.image
+        folders = self.source.folders()
+        name = folders[0].name if self.source.from_folders and folders else "model"
+        if layer is not None and not self.source.from_folders:
+            name = layer.name
+        plain = re.sub(r"[^\w\- ]+", "_", name).strip() or "model"
+        return tuned_folder() / f"{plain[:40]} {now:%Y-%m-%d %H.%M.%S}.medseg"
+
+    def _on_progress(self, progress: Progress) -> None:
+        self._bar.setRange(0, progress.total or 0)
+        self._bar.setValue(progress.step)
+        self._tell(progress.message)
+        self.curve.add(progress)
+        if self._activity is not None:
+            self._activity.show(progress)
+        if progress.preview is not None:
+            self._show_preview(progress.preview)
+
+    def _show_preview(self, labels: Any) -> None:
+        if self._watched is None or not is_there(self._watched[0], self._viewer):
+            return
+        layer, plane = self._watched
+        if self._preview is None or not is_there(self._preview, self._viewer):
+            self._preview = self._viewer.add_labels(
+                empty_labels(layer), name=f"{layer.name}: preview", **placement(layer)
+            )
+        plane.of(self._preview.data)[...] = labels
+        self._preview.refresh()
+
+    def _on_done(self, result: dict[str, Any]) -> None:
+        self._model = Path(result["model"])
+        self.card.show_report(result["report"])
+        self._tell(f"Kept as {self._model.name}.")
+        self.tuned.emit(str(self._model))
+
+    def _on_ended(self) -> None:
+        self._task = None
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
+        self._set_state(running=False)
+
+    # ------------------------------------------------------------------- buttons
+
+    def _on_pause_clicked(self) -> None:
+        if self._task is None:
+            return
+        button = self._buttons["Pause"]
+        if button.text() == "Pause":
+            self._task.pause()
+            button.setText("Continue")
+            self._tell("Paused.")
+        else:
+            self._task.resume()
+            button.setText("Pause")
+
+    def _on_stop_clicked(self) -> None:
+        if self._task is not None:
+            self._tell("Ending; the best so far is kept…")
+            self._task.end_early()
+
+    def _on_cancel_clicked(self) -> None:
+        if self._task is not None:
+            self._tell("Cancelling…")
+            self._task.cancel()
+
+    def _on_save_clicked(self) -> None:
+        if self._model is None:
+            return
+        name, _ = QFileDialog.getSaveFileName(
+            self, "Save the model", self._model.name, "Models (*.medseg)"
+        )
+        if name:
+            self.save(Path(name))
+
+    def save(self, path: Path) -> None:
+        """Copy the tuned model to a file of the user's choice."""
+        if self._model is None:
+            return
+        try:
+            shutil.copyfile(self._model, path)
+        except OSError as error:
+            self._tell(f"{path} cannot be written: {error.strerror or error}.")
+            return
+        self._tell(f"Saved as {path}.")
+
+    def _on_apply_clicked(self) -> None:
+        if self._model is None:
+            return
+        _, widget = self._viewer.window.add_plugin_dock_widget(
+            "napari-medseg", "Segment"
+        )
+        widget.reset_choices()
+        widget.segment_with(self._model, self.source.image)
+
+    def _set_state(self, *, running: bool) -> None:
+        for name in ("Check", "Tune"):
+            self._buttons[name].setEnabled(not running)
+        for name in ("Pause", "Stop", "Cancel"):
+            self._buttons[name].setEnabled(running)
+        for name in ("Save…", "Apply"):
+            self._buttons[name].setEnabled(not running and self._model is not None)
+        self._buttons["Pause"].setText("Pause")
+        self._bar.setVisible(running)
+        self._bar.setRange(0, 0)
+
+    def _the_engine(self) -> Engine:
+        return self._engine or engine_of(self)
+
+    def _tell(self, sentence: str) -> None:
+        self._told.setText(sentence)
+
+
+def _button(name: str, tip: str, slot: Any) -> QPushButton:
+    button = QPushButton(name)
+    button.setObjectName(name)
+    button.setToolTip(tip)
+    button.clicked.connect(slot)
+    return button

@@ -1,0 +1,298 @@
+"""The Tune form as a user meets it: choose, tune, watch, save, apply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from fake_engine import FakeEngine
+from qtpy.QtWidgets import QLabel, QListWidget, QPushButton
+
+from napari_medseg._types import JobError, Progress
+from napari_medseg.inference import load
+from napari_medseg.io.images import write_labels
+from napari_medseg.widgets._card import card_text
+from napari_medseg.widgets.tune import TuneWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SCORE = {"dice": 0.91, "iou": 0.84, "dice_sd": 0.03, "images": 4}
+UNTUNED = {"dice": 0.35, "iou": 0.22, "dice_sd": 0.1, "images": 4}
+REPORT = {
+    "parameters": 2048,
+    "seconds": 49.2,
+    "images": 16,
+    "held_out_scores": SCORE,
+    "untuned_scores": UNTUNED,
+    "warnings": ["No image that was trained on shows class 2; annotate some."],
+}
+
+
+class Form:
+    """The widget with its controls by name."""
+
+    def __init__(self, widget: TuneWidget, engine: Any) -> None:
+        self.widget = widget
+        self.engine = engine
+
+    def button(self, name: str) -> Any:
+        found = self.widget.findChild(QPushButton, name)
+        assert found is not None
+        return found
+
+    def press(self, name: str) -> None:
+        assert self.button(name).isEnabled(), f"{name} cannot be pressed"
+        self.button(name).click()
+
+    @property
+    def told(self) -> str:
+        label = self.widget.findChild(QLabel, "told")
+        assert label is not None
+        return str(label.text())
+
+    @property
+    def rows(self) -> list[str]:
+        found = self.widget.findChild(QListWidget, "images found")
+        assert found is not None
+        return [found.item(index).text() for index in range(found.count())]
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy: Callable[[], Any]) -> Any:
+    return make_napari_viewer_proxy()
+
+
+def docked(viewer: Any, engine: Any) -> Form:
+    widget = TuneWidget(viewer, engine)
+    viewer.window.add_dock_widget(widget)
+    widget.reset_choices()
+    return Form(widget, engine)
+
+
+def blobs(count: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Return images with a bright square each, and the squares."""
+    rng = np.random.default_rng(0)
+    masks = np.zeros((count, size, size), np.int32)
+    for mask in masks:
+        row, column = rng.integers(4, size // 2, 2)
+        mask[row : row + size // 4, column : column + size // 4] = 1
+    images = 0.2 + 0.6 * masks + rng.normal(0, 0.05, masks.shape)
+    return images.astype(np.float32), masks
+
+
+def with_layers(viewer: Any, engine: Any, annotated: int = 4) -> Form:
+    images, masks = blobs(6)
+    masks[annotated:] = 0
+    form = docked(viewer, engine)
+    image = viewer.add_image(images, name="cells", scale=(1, 0.5, 0.5))
+    labels = viewer.add_labels(masks, scale=(1, 0.5, 0.5))
+    form.widget.reset_choices()
+    form.widget.source.choose_layers(image, labels)
+    return form
+
+
+def test_annotated_slices_are_what_is_trained_on(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine(), annotated=4)
+    viewer.dims.set_current_step(0, 5)
+    form.press("Tune")
+    name, arguments, _ = form.engine.jobs[0]
+    assert name == "train"
+    assert [pair["name"] for pair in arguments["pairs"]] == [
+        f"cells {index}" for index in range(4)
+    ]
+    assert arguments["pairs"][0]["image"].shape == (1, 64, 64)
+    assert arguments["annotation"] == "dense"
+    assert arguments["method"] == "ptsam"
+    assert arguments["config"] == {"sam": "nano"}
+    images, _ = blobs(6)
+    np.testing.assert_array_equal(arguments["watch"][0], images[5])
+    assert arguments["out"].endswith(".medseg")
+
+
+def test_what_is_drawn_meanwhile_is_not_trained_on(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.press("Tune")
+    sent = form.engine.jobs[0][1]["pairs"][0]["annotation"]
+    before = sent.copy()
+    viewer.layers[-1].data[...] = 3
+    np.testing.assert_array_equal(sent, before)
+
+
+def test_progress_is_drawn_and_previewed(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    viewer.dims.set_current_step(0, 2)
+    form.press("Tune")
+    listener = form.engine.jobs[0][2].listener
+    preview = np.ones((64, 64), np.int32)
+    for step in range(1, 5):
+        metrics = {"loss": 1.0 / step}
+        if step == 4:
+            metrics["held_out_dice"] = 0.8
+        seen = preview if step == 4 else None
+        listener.on_progress(Progress(step, 4, "training", metrics, seen))
+    assert [step for step, _ in form.widget.curve.losses] == [1, 2, 3, 4]
+    assert form.widget.curve.dices == [(4, 0.8)]
+    layer = viewer.layers["cells: preview"]
+    assert (layer.data[2] == 1).all()
+    assert not layer.data[3].any()
+    np.testing.assert_allclose(layer.scale, (1, 0.5, 0.5))
+
+
+def test_folds_are_drawn_one_after_another(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.press("Tune")
+    listener = form.engine.jobs[0][2].listener
+    for step in (1, 2, 1, 2):
+        listener.on_progress(Progress(step, 2, "training", {"loss": 1.0}))
+    assert [step for step, _ in form.widget.curve.losses] == [1, 2, 3, 4]
+
+
+def test_pause_continue_stop(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.press("Tune")
+    task = form.engine.jobs[0][2]
+    form.press("Pause")
+    assert form.button("Pause").text() == "Continue"
+    form.press("Pause")
+    form.press("Stop")
+    assert task.asked == ["pause", "resume", "end early"]
+    assert not form.button("Tune").isEnabled()
+
+
+def test_cancel_and_failure_leave_a_form_that_works(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.press("Tune")
+    form.press("Cancel")
+    assert "Cancelled" in form.told
+    form.press("Tune")
+    form.engine.jobs[-1][2].listener.on_failed(JobError("Memory ran out."))
+    assert form.told == "Memory ran out."
+    form.press("Tune")
+    assert len(form.engine.jobs) == 3
+
+
+def test_the_card_says_how_good_it_is(viewer: Any, tmp_path: Path) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.press("Tune")
+    model = tmp_path / "cells.medseg"
+    model.write_bytes(b"a model")
+    result = {"model": str(model), "report": REPORT, "history": [], "config": {}}
+    form.engine.jobs[0][2].listener.on_done(result)
+    text = form.widget.card.text()
+    assert "0.91 ± 0.03" in text
+    assert "4 images held out" in text
+    assert "untuned: 0.35" in text
+    assert "class 2" in text
+    form.widget.save(tmp_path / "copy.medseg")
+    assert (tmp_path / "copy.medseg").read_bytes() == b"a model"
+    form.widget.save(tmp_path / "no" / "folder.medseg")
+    assert "cannot be written" in form.told
+
+
+def test_a_card_without_a_score() -> None:
+    text = card_text(REPORT | {"held_out_scores": None, "untuned_scores": None})
+    assert "No held-out score" in text
+
+
+def test_layers_that_do_not_fit_are_refused_in_words(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    other = viewer.add_labels(np.ones((3, 64, 64), np.int32))
+    form.widget.reset_choices()
+    form.widget.source.choose_layers(viewer.layers["cells"], other)
+    form.press("Tune")
+    assert not form.engine.jobs
+    assert "labels layer made for this image" in form.told
+
+
+def test_nothing_annotated(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine(), annotated=0)
+    form.press("Tune")
+    assert not form.engine.jobs
+    assert "paint on at least one slice" in form.told
+
+
+def test_scribbles_without_background_are_noticed(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    viewer.layers[-1].data[viewer.layers[-1].data == 1] = 2
+    form.widget.source.choose_kind("sparse")
+    form.press("Check")
+    assert all("no scribble on the background" in row for row in form.rows)
+
+
+def test_settings_of_the_form_reach_the_training(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.widget.set_config({"steps": 7, "views": 0, "initial": "click"})
+    form.press("Tune")
+    config = form.engine.jobs[0][1]["config"]
+    assert config == {"sam": "nano", "steps": 7, "views": 0, "initial": "click"}
+
+
+def save_folder(folder: Path, count: int) -> Path:
+    images, masks = blobs(count)
+    for place in ("images", "masks"):
+        (folder / place).mkdir()
+    for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        write_labels(
+            folder / "images" / f"im{index}.tif", (255 * image).astype(np.int32)
+        )
+        write_labels(folder / "masks" / f"im{index}.tif", mask)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_real_engine_tunes_from_folders_and_layers(
+    viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice in one session, and the file gives what the preview showed."""
+    monkeypatch.setenv("NAPARI_MEDSEG_WEIGHTS", str(tmp_path / "weights"))
+    folder = save_folder(tmp_path, 4)
+    (folder / "masks" / "im3.tif").write_bytes(b"")
+    form = docked(viewer, None)
+    form.widget.source.choose_folders(folder / "images", folder / "masks")
+    form.press("Check")
+    qtbot.waitUntil(lambda: bool(form.rows), timeout=120_000)
+    assert "im3.tif" in form.rows[0]
+    assert form.rows[0].startswith("✗")
+    (folder / "masks" / "im3.tif").unlink()
+    (folder / "images" / "im3.tif").unlink()
+    settings = {"steps": 4, "views": 0, "working_size": 64}
+    form.widget.set_config(settings)
+    with qtbot.waitSignal(form.widget.tuned, timeout=240_000) as first:
+        form.press("Tune")
+    assert load(first.args[0], "cpu").classes
+    images, masks = blobs(4)
+    image = viewer.add_image(images, name="cells")
+    labels = viewer.add_labels(masks)
+    form.widget.reset_choices()
+    form.widget.source.choose_layers(image, labels)
+    with qtbot.waitSignal(form.widget.tuned, timeout=240_000) as second:
+        form.press("Tune")
+    model = load(second.args[0], "cpu")
+    shown = viewer.layers["cells: preview"].data
+    assert shown.shape == images.shape
+    assert model.predict(images[:1]).labels.shape == (64, 64)
+
+
+def test_another_method_has_another_form(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    assert form.widget.findChild(object, "border") is None
+    methods = form.widget.findChild(object, "method")
+    methods.setCurrentIndex(methods.findData("ptsam-objects"))
+    assert form.widget.findChild(object, "border") is not None
+    form.widget.set_config({"border": 3.0})
+    form.press("Tune")
+    arguments = form.engine.jobs[0][1]
+    assert arguments["method"] == "ptsam-objects"
+    assert arguments["config"] == {"sam": "nano", "border": 3.0}
+
+
+def test_the_plot_follows_the_theme(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.widget.show()
+    for theme in ("light", "dark"):
+        viewer.theme = theme
+        paper = form.widget.curve.backgroundBrush().color()
+        assert (paper.lightness() > 128) == (theme == "light")
