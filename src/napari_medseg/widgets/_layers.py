@@ -162,6 +162,15 @@ def placement(layer: Image) -> dict[str, Any]:
     }
 
 
+def flat_placement(layer: Image) -> dict[str, Any]:
+    """Return what puts a layer of two axes over every slice of an image layer."""
+    whole = placement(layer)
+    if len(whole["scale"]) == 2:
+        return whole
+    names = ("scale", "translate", "units", "axis_labels")
+    return {name: tuple(whole[name])[-2:] for name in names}
+
+
 def class_colours(classes: Sequence[Mapping[str, str]]) -> dict[int | None, str]:
     """Return a labels layer's colours by class; other values are see-through."""
     colours: dict[int | None, str] = {

@@ -1,0 +1,114 @@
+"""Annotations kept on disk while they are drawn, and offered back after a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from napari_medseg.io.atomic import atomic_path
+from napari_medseg.models.weights import weights_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari.layers import Image
+
+    from napari_medseg._types import LabelArray
+
+FOLDER = "annotations"
+"""Folder of kept annotations, beside the weights."""
+
+PROBE = 4096
+"""Pixels of an image that its identity is made of; a whole stack may be gigabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An annotation that was kept.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    kind : str
+        What its values mean: ``dense``, ``sparse`` or ``instances``.
+    time : float
+        When it was written, in seconds since 1970.
+    """
+
+    path: Path
+    kind: str
+    time: float
+
+    def read(self) -> LabelArray:
+        """Return the annotation, ``int32 (..., Y, X)``."""
+        labels: LabelArray = tifffile.imread(self.path).astype(np.int32)
+        return labels
+
+
+def identity(layer: Image) -> str:
+    """Return what tells an image from others: its name, shape and some pixels."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    shape = tuple(int(length) for length in data.shape)
+    digest = hashlib.sha256(f"{layer.name} {shape} {data.dtype}".encode())
+    first = np.asarray(data[(0,) * (len(shape) - 2 - bool(layer.rgb))]).ravel()
+    digest.update(first[:: max(1, first.size // PROBE)].tobytes())
+    return digest.hexdigest()[:24]
+
+
+def keep(name: str, labels: LabelArray, kind: str) -> Path:
+    """Write an annotation; it replaces the one kept before, whole or not at all.
+
+    Parameters
+    ----------
+    name : str
+        From `identity`.
+    labels : ndarray
+        ``(..., Y, X)``.
+    kind : str
+        What the values mean.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    path = weights_folder() / FOLDER / f"{name}.tif"
+    note: dict[str, Any] = {"annotation": kind}
+    with atomic_path(path) as part:
+        tifffile.imwrite(
+            part,
+            labels,
+            compression="zlib",
+            photometric="minisblack",
+            description=json.dumps(note),
+            metadata=None,
+        )
+    return path
+
+
+def kept(name: str) -> Kept | None:
+    """Return what was kept of an image, if anything."""
+    path = weights_folder() / FOLDER / f"{name}.tif"
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            note = json.loads(getattr(page, "description", "") or "{}")
+        return Kept(path, str(note.get("annotation", "dense")), path.stat().st_mtime)
+    except (OSError, ValueError, IndexError, tifffile.TiffFileError):
+        return None
+
+
+def forget(name: str) -> None:
+    """Remove what was kept of an image."""
+    (weights_folder() / FOLDER / f"{name}.tif").unlink(missing_ok=True)

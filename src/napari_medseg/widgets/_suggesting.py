@@ -1,0 +1,199 @@
+"""Asking SAM for the object that clicks, boxes or drawn shapes mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_medseg.engine import Lane
+from napari_medseg.widgets._jobs import Relay
+from napari_medseg.widgets._layers import Plane, image_of
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+    from numpy.typing import NDArray
+
+    from napari_medseg.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was clicked and drawn so far.
+
+    Attributes
+    ----------
+    points : tuple of tuple of float
+        Row and column of each click.
+    adds : tuple of bool
+        Whether each adds.
+    box : tuple of float, optional
+        Top, left, bottom, right.
+    mask : ndarray, optional
+        ``bool (Y, X)``: a label or a shape that covers the object.
+    """
+
+    points: tuple[tuple[float, float], ...] = ()
+    adds: tuple[bool, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    mask: NDArray[Any] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was clicked or drawn."""
+        return not self.points and self.box is None and self.mask is None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Suggestion:
+    """What SAM takes for the object.
+
+    Attributes
+    ----------
+    plane : Plane
+        The slice.
+    rows, columns : slice
+        The part of the slice that the masks cover.
+    masks : ndarray
+        ``bool (M, h, w)``, the likeliest first.
+    """
+
+    plane: Plane
+    rows: slice
+    columns: slice
+    masks: NDArray[Any]
+
+
+class Suggester(QObject):
+    """Has SAM look at slices, and answer questions on the slice in view.
+
+    Parameters
+    ----------
+    engine : Engine
+        Where it is computed.
+    parent : QObject, optional
+        The parent.
+
+    Attributes
+    ----------
+    ready : Signal
+        SAM has looked at the slice: clicks are answered at once.
+    suggested : Signal
+        With a `Suggestion`.
+    told : Signal
+        With a sentence for the user.
+    """
+
+    ready = Signal()
+    suggested = Signal(object)
+    told = Signal(str)
+
+    def __init__(self, engine: Engine, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._engine = engine
+        self._looking = Lane(engine)
+        self._asking = Lane(engine)
+        self._layer: Image | None = None
+        self._plane: Plane | None = None
+        self._sam = ""
+        self._process: int | None = None
+        self._is_ready = False
+        self.question = Question()
+        self._past: list[Question] = []
+
+    def look(self, layer: Image, plane: Plane, sam: str) -> None:
+        """Turn to a slice; questions on the one before are forgotten."""
+        self.clear()
+        self._layer, self._plane, self._sam = layer, plane, sam
+        self._is_ready = False
+        relay = Relay(self)
+        relay.progress.connect(lambda progress: self.told.emit(progress.message))
+        relay.done.connect(self._on_looked)
+        relay.failed.connect(lambda error: self.told.emit(str(error)))
+        relay.ended.connect(relay.deleteLater)
+        arguments = {
+            "key": self._key,
+            "image": image_of(layer, plane),
+            "rgb": bool(layer.rgb),
+            "sam": sam,
+            "device": "auto",
+        }
+        self._looking.submit("look", arguments, relay, urgent=True)
+
+    @property
+    def _key(self) -> str:
+        return f"{id(self._layer)} {self._plane} {self._sam}"
+
+    def _on_looked(self) -> None:
+        self._is_ready, self._process = True, self._engine.pid
+        self.ready.emit()
+        if not self.question.empty:
+            self._ask()
+
+    def click(self, place: tuple[float, float], *, adds: bool) -> None:
+        """Add a click: on the object, or on what does not belong to it."""
+        before = self.question
+        start = replace(before, mask=None)
+        self._put(
+            replace(start, points=(*start.points, place), adds=(*start.adds, adds))
+        )
+
+    def box(self, box: tuple[float, float, float, float]) -> None:
+        """Ask for the object in a box."""
+        self._put(Question(box=box))
+
+    def mask(self, mask: NDArray[Any]) -> None:
+        """Ask for the object that a label or a drawn shape covers."""
+        self._put(Question(mask=mask))
+
+    def take_back(self) -> None:
+        """Undo the last click, box or shape."""
+        if self._past:
+            self.question = self._past.pop()
+            self._ask()
+
+    def clear(self) -> None:
+        """Forget what was clicked."""
+        self._asking.cancel()
+        self.question, self._past = Question(), []
+
+    def _put(self, question: Question) -> None:
+        self._past.append(self.question)
+        self.question = question
+        self._ask()
+
+    def _ask(self) -> None:
+        """Ask the engine; where it was restarted meanwhile, SAM looks again first."""
+        if self._layer is None or self._plane is None or not self._is_ready:
+            return  # asked when SAM has looked
+        if self.question.empty:
+            self._asking.cancel()
+            self.suggested.emit(None)
+            return
+        if self._engine.pid != self._process:
+            question, past = self.question, self._past
+            self.look(self._layer, self._plane, self._sam)
+            self.question, self._past = question, past
+            return
+        plane = self._plane
+        relay = Relay(self)
+        relay.done.connect(lambda answer: self._on_answered(plane, answer))
+        relay.failed.connect(lambda error: self.told.emit(str(error)))
+        relay.ended.connect(relay.deleteLater)
+        question = self.question
+        arguments = {
+            "key": self._key,
+            "points": [list(point) for point in question.points],
+            "adds": list(question.adds),
+            "box": None if question.box is None else list(question.box),
+            "mask": question.mask,
+        }
+        self._asking.submit("prompt", arguments, relay, urgent=True)
+
+    def _on_answered(self, plane: Plane, answer: dict[str, Any]) -> None:
+        top, left, bottom, right = answer["region"]
+        found = Suggestion(
+            plane, slice(top, bottom), slice(left, right), answer["masks"]
+        )
+        self.suggested.emit(found)
