@@ -5,7 +5,8 @@
 
 ``run`` goes through sets × numbers of images × seeds × methods, most telling first,
 each in a process of its own (so that its peak memory is its own), and writes a line
-for each. It can be stopped at any time: what is done is not done again. All methods
+for each. It can be stopped at any time: what is done with the same weights of the SAM
+is not done again. All methods
 get the same images and views; PTSAM takes its usual steps, and the others as many
 seconds as PTSAM's decoder took on the same images. With 8 or more images a quarter is
 held out and the best step is kept; with fewer all are trained on.
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +30,7 @@ import torch
 import typer
 from adaptations import WAYS, Way
 from safetensors.torch import save
-from sets import SETS
+from sets import SETS, TEST_IMAGES
 from unet import train_unet
 
 from napari_medseg import metrics
@@ -55,7 +57,12 @@ COUNTS = (16, 4, 1, 8, 2)
 
 SEEDS = (0, 1, 2)
 
-QUICK_SETS = ("membrane", "phase")
+QUICK_SETS, QUICK_IMAGES, QUICK_TEST = ("membrane", "phase"), 8, 8
+"""What ``--quick`` does: sets, annotated images, test images."""
+
+RESULTS = Path("benchmarks/results/few_shot.jsonl")
+
+QUICK_RESULTS = Path("benchmarks/results/few_shot_quick.jsonl")
 
 PROBE_STEPS = 3
 """Steps that are timed to know how many fit into the seconds."""
@@ -105,7 +112,7 @@ class StudiedSegmenter:
 def planned(quick: bool) -> list[Cell]:
     """List the runs, most telling first."""
     names = QUICK_SETS if quick else tuple(SETS)
-    counts, seeds = (COUNTS[:1], SEEDS[:1]) if quick else (COUNTS, SEEDS)
+    counts, seeds = ((QUICK_IMAGES,), SEEDS[:1]) if quick else (COUNTS, SEEDS)
     return [
         Cell(name, count, seed, method)
         for seed, count, name, method in product(seeds, counts, names, METHODS)
@@ -115,6 +122,12 @@ def planned(quick: bool) -> list[Cell]:
 def key(row: dict[str, Any]) -> Cell:
     """Return the run that a line is of."""
     return Cell(row["set"], row["images"], row["seed"], row["method"])
+
+
+@cache
+def weights() -> str:
+    """Return the first digits of the hash of the SAM that is measured."""
+    return load_backbone(PromptTuning().sam).digest[:12]
 
 
 def read(out: Path) -> list[dict[str, Any]]:
@@ -131,18 +144,21 @@ def read(out: Path) -> list[dict[str, Any]]:
 @app.command()
 def run(
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
-    out: Annotated[Path, typer.Option(help="Results, a line a run.")] = Path(
-        "benchmarks/results/few_shot.jsonl"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Results, a line a run; of --quick apart from the others."),
+    ] = None,
     quick: Annotated[
-        bool, typer.Option(help="Two sets, 16 images, one seed: under ten minutes.")
+        bool, typer.Option(help="Two sets, 8 images, one seed: under ten minutes.")
     ] = False,
     sets: Annotated[str, typer.Option(help="Only these sets, by commas.")] = "",
     images: Annotated[int, typer.Option(help="Only this number of images.")] = 0,
 ) -> None:
     """Do the runs that are missing."""
+    out = out or (QUICK_RESULTS if quick else RESULTS)
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = {key(row): row for row in read(out)}
+    done = {key(row): row for row in read(out) if row.get("sam") == weights()}
+    most = QUICK_TEST if quick else TEST_IMAGES
     for cell in planned(quick):
         if sets and cell.set not in sets.split(","):
             continue
@@ -152,21 +168,22 @@ def run(
         if cell in done:
             continue
         budget = done[leader]["seconds"] if leader in done else 0.0
-        row = in_process(data, cell, budget)
+        row = in_process(data, cell, budget, most)
         done[cell] = row
         with out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(cell, row.get("dice", row.get("error")), flush=True)
 
 
-def in_process(data: Path, cell: Cell, budget: float) -> dict[str, Any]:
+def in_process(data: Path, cell: Cell, budget: float, most: int) -> dict[str, Any]:
     """Do one run in a process of its own."""
     command = [sys.executable, __file__, "one", "--data", str(data)]
     command += ["--name", cell.set, "--images", str(cell.images)]
     command += ["--seed", str(cell.seed), "--method", cell.method]
-    command += ["--seconds", str(budget)]
+    command += ["--seconds", str(budget), "--test", str(most)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     row = {
+        "sam": weights(),
         "set": cell.set,
         "images": cell.images,
         "seed": cell.seed,
@@ -185,6 +202,7 @@ def one(
     seed: Annotated[int, typer.Option()],
     method: Annotated[str, typer.Option()],
     seconds: Annotated[float, typer.Option(help="Budget; 0: as many as it takes.")],
+    test: Annotated[int, typer.Option(help="Test images, at most.")] = TEST_IMAGES,
 ) -> None:
     """Do one run and print its figures."""
     pairs = SETS[name].draw(data, images, seed)
@@ -192,7 +210,7 @@ def one(
     segmenter, facts = trained(method, pairs, seconds, seed)
     facts["seconds"] = round(time.monotonic() - started, 1)
     facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps(facts | measure(segmenter, SETS[name].test(data))))
+    print(json.dumps(facts | measure(segmenter, SETS[name].test(data)[:test])))
 
 
 def trained(
@@ -278,20 +296,20 @@ def measure(segmenter: AnySegmenter, pairs: Any) -> dict[str, Any]:
 
 @app.command()
 def table(
-    out: Annotated[Path, typer.Option(help="Results of `run`.")] = Path(
-        "benchmarks/results/few_shot.jsonl"
-    ),
+    out: Annotated[Path, typer.Option(help="Results of `run`.")] = RESULTS,
     curve: Annotated[
         Path | None, typer.Option(help="Picture of Dice by number of images.")
     ] = None,
 ) -> None:
     """Print the tables of the documentation, and draw the curve."""
-    rows = [row for row in read(out) if "dice" in row]
+    found = [row for row in read(out) if "dice" in row]
+    rows = [row for row in found if row.get("sam") == weights()]
     for count in sorted({row["images"] for row in rows}, reverse=True):
         print(f"\n{count} annotated images; Dice on images never tuned on\n")
         print(dice_table([row for row in rows if row["images"] == count]))
-    print("\nAt 16 images, means over the sets\n")
-    print(cost_table([row for row in rows if row["images"] == 16]))
+    most = max(row["images"] for row in rows)
+    print(f"\nAt {most} images, means over the sets\n")
+    print(cost_table([row for row in rows if row["images"] == most]))
     if curve is not None:
         draw(rows, curve)
 

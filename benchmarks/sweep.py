@@ -24,6 +24,7 @@ from few_shot import StudiedSegmenter, measure, read
 from sets import SETS
 
 from napari_medseg._types import finish
+from napari_medseg.models.backbone import load_backbone
 from napari_medseg.training.goals import ClassGoal
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.tuning import study_of
@@ -73,7 +74,9 @@ def run(
 ) -> None:
     """Do the runs that are missing."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = {(row["change"], row["set"], row["seed"]) for row in read(out)}
+    digest = load_backbone(sam).digest[:12]
+    rows = [row for row in read(out) if row.get("sam") == digest]
+    done = {(row["change"], row["set"], row["seed"]) for row in rows}
     wanted = changes.split(",") if changes else list(CHANGES)
     for seed, change, name in product(range(seeds), wanted, sets.split(",")):
         if (change, name, seed) in done:
@@ -83,7 +86,7 @@ def run(
         torch.manual_seed(seed)
         study = study_of(ClassGoal(SETS[name].draw(data, IMAGES, seed)), config)
         finish(study.run())
-        row = {"change": change, "set": name, "seed": seed}
+        row = {"sam": digest, "change": change, "set": name, "seed": seed}
         row["seconds"] = round(time.monotonic() - started, 1)
         row |= measure(StudiedSegmenter(study), SETS[name].test(data))
         with out.open("a") as file:
