@@ -98,6 +98,8 @@ def run(
 def table(out: Out = RESULTS) -> None:
     """Print Dice by change and set, in Markdown."""
     rows = read(out)
+    # of the SAM that was measured last
+    rows = [row for row in rows if row["sam"] == rows[-1]["sam"]]
     names = [name for name in SETS if any(row["set"] == name for row in rows)]
     print(f"| changed | {' | '.join(names)} | mean | seconds |")
     print("|---" * (len(names) + 3) + "|")
