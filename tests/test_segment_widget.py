@@ -223,3 +223,23 @@ def test_the_form_is_closed_meanwhile(viewer: Any, qtbot: Any) -> None:
     form.engine.answer()
     qtbot.wait(50)
     assert len(viewer.layers) == 1
+
+
+def test_objects_are_numbered_through_and_measured(viewer: Any, qtbot: Any) -> None:
+    viewer.add_image(squares(3))
+    form = docked(viewer)
+    form.choose("scope", "all slices")
+    form.choose("result", "objects")
+    form.press("segment")
+    for _ in range(3):
+        form.engine.answer()
+    labels = viewer.layers[-1]
+    assert [labels.data[index].max() for index in range(3)] == [1, 2, 3]
+    qtbot.waitUntil(lambda: bool(form.engine.jobs), timeout=20_000)
+    for number in range(3):
+        name, arguments, task = form.engine.jobs.pop(0)
+        assert name == "measure"
+        assert arguments["labels"].max() == number + 1
+        task.running = False
+        task.listener.on_done({"label": [number + 1], "area_px": [12]})
+    assert list(labels.features["index"]) == [1, 2, 3]

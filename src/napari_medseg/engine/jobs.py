@@ -23,6 +23,7 @@ JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "train": ("napari_medseg.engine.training", "train"),
         "segment": ("napari_medseg.engine.segmenting", "segment"),
         "relabel": ("napari_medseg.engine.segmenting", "relabel"),
+        "measure": ("napari_medseg.engine.measuring", "measure"),
         "forget": ("napari_medseg.engine.segmenting", "forget"),
     }
 )

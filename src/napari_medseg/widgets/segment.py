@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from magicgui.widgets import create_widget
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -30,6 +32,7 @@ from napari_medseg.widgets._layers import (
     region_in_view,
     slice_in_view,
 )
+from napari_medseg.widgets._measuring import Measurer
 from napari_medseg.widgets._models import ModelChoice
 from napari_medseg.widgets._segmenting import Order, SegmentRun
 from napari_medseg.widgets._sliders import ObjectSliders
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
 
 SCOPES = ("this slice", "the region in view", "all slices")
 """What of the layer is segmented."""
+
+MEASURE_DELAY = 400
+"""Milliseconds that labels rest before their objects are measured."""
 
 RESULTS = ("classes", "objects")
 """What the labels mean: each class a value, or each object."""
@@ -69,6 +75,12 @@ class SegmentWidget(QWidget):
         self._run: SegmentRun | None = None
         self._activity: Activity | None = None
         self._target: Labels | None = None
+        self._measurer: Measurer | None = None
+        self._measuring = QTimer(self)
+        self._measuring.setSingleShot(True)
+        self._measuring.setInterval(MEASURE_DELAY)
+        self._measuring.timeout.connect(self._measure)
+        self._top = 0
         self._layers = cast("ComboBox", create_widget(annotation=Image, label="image"))
         self.models = ModelChoice()
         self.models.refused.connect(self._tell)
@@ -203,8 +215,36 @@ class SegmentWidget(QWidget):
             self._target = None
         if self._target is None:
             self._target = self._add_target(order, classes or ())
-        plane.of(self._target.data)[...] = labels
+        plane.of(self._target.data)[...] = self._numbered(order, plane, labels)
         self._target.refresh()
+        if self._result.currentText() == "objects":
+            self._measuring.start()
+
+    def _numbered(self, order: Order, plane: Plane, labels: Any) -> Any:
+        """Return objects with numbers that no slice before has: one row each."""
+        if self._result.currentText() == "classes":
+            return labels
+        if plane == order.planes[0]:
+            self._top = 0
+        numbered = np.where(labels > 0, labels + self._top, 0)
+        self._top = max(self._top, int(numbered.max(initial=0)))
+        return numbered
+
+    def _measure(self) -> None:
+        """Fill the features table of the result, once it has come to rest."""
+        run, target = self._run, self._target
+        order = run.order if run else None
+        if run is None or order is None or target is None:
+            return
+        if not is_there(order.layer, self._viewer):
+            return
+        if run.running:
+            self._measuring.start()
+            return
+        if self._measurer is None:
+            self._measurer = Measurer(self._engine or engine_of(self), self)
+            self._measurer.ended.connect(self._tell)
+        self._measurer.start(target, order.layer)
 
     def _add_target(self, order: Order, classes: Sequence[Mapping[str, str]]) -> Labels:
         """Add a labels layer over the image layer."""

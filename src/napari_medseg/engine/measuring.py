@@ -1,0 +1,38 @@
+"""Job of the engine: measure the objects of a slice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_medseg._types import Progress
+from napari_medseg.instances import measure as measure_objects
+
+if TYPE_CHECKING:
+    from napari_medseg._types import Job
+    from napari_medseg.engine.channel import Message
+    from napari_medseg.engine.jobs import Context
+
+
+def measure(arguments: Message, context: Context) -> Job[dict[str, list[Any]]]:
+    """Measure the objects of a slice.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``labels``: ``int32 (Y, X)``; ``image``: ``float32 (C, Y, X)`` for the
+        intensities, or None; ``scale``: size of a pixel along ``y`` and ``x``;
+        ``unit``: of the scale.
+    context : Context
+        Not used.
+
+    Returns
+    -------
+    dict
+        The columns of `napari_medseg.instances.measure`.
+    """
+    yield Progress(0, 1, "measuring")
+    table = measure_objects(
+        arguments["labels"], arguments["image"], arguments["scale"], arguments["unit"]
+    )
+    columns: dict[str, list[Any]] = table.to_dict("list")
+    return columns

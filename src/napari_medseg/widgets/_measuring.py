@@ -1,0 +1,126 @@
+"""Measuring the objects of a labels layer, into its own table of features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from qtpy.QtCore import QObject, Signal
+
+from napari_medseg._types import MedsegError
+from napari_medseg.engine import Lane
+from napari_medseg.widgets._jobs import Relay
+from napari_medseg.widgets._layers import Plane, image_of, plane_shape, stack_shape
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels
+
+    from napari_medseg.engine import Engine
+
+PIXEL = "pixel"
+"""What napari calls the unit of a layer that has none."""
+
+
+class Measurer(QObject):
+    """Measures the objects of a labels layer, slice by slice.
+
+    Parameters
+    ----------
+    engine : Engine
+        Where it is computed.
+    parent : QObject, optional
+        The parent.
+
+    Attributes
+    ----------
+    ended : Signal
+        With a sentence: how many objects, or what went wrong.
+    """
+
+    ended = Signal(str)
+
+    def __init__(self, engine: Engine, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._lane = Lane(engine)
+        self._labels: Labels | None = None
+        self._image: Image | None = None
+        self._left: list[tuple[int, ...]] = []
+        self._tables: list[pd.DataFrame] = []
+
+    def start(self, labels: Labels, image: Image | None) -> None:
+        """Begin; a measurement under way is forgotten.
+
+        Parameters
+        ----------
+        labels : Labels
+            The objects; the table of its features is replaced in the end.
+        image : Image, optional
+            For the intensities; of the same shape.
+        """
+        wanted = tuple(labels.data.shape)
+        if image is not None and (*stack_shape(image), *plane_shape(image)) != wanted:
+            self.ended.emit(
+                f"{image.name} and {labels.name} are not of one shape, so intensities "
+                "cannot be measured; choose the image that was segmented, or none."
+            )
+            return
+        self._labels, self._image = labels, image
+        self._left = [
+            index
+            for index in np.ndindex(*labels.data.shape[:-2])
+            if np.any(labels.data[index])
+        ]
+        self._tables = []
+        self._next()
+
+    def _next(self) -> None:
+        labels = self._labels
+        if labels is None:
+            return
+        if not self._left:
+            self._finish(labels)
+            return
+        index = self._left.pop(0)
+        try:
+            arguments = self._arguments(labels, index)
+        except (MedsegError, OSError, ValueError, IndexError) as error:
+            self.ended.emit(f"{labels.name} cannot be measured: {error}")
+            return
+        relay = Relay(self)
+        relay.done.connect(lambda columns: self._on_done(index, columns))
+        relay.failed.connect(lambda error: self.ended.emit(str(error)))
+        relay.ended.connect(relay.deleteLater)
+        self._lane.submit("measure", arguments, relay)
+
+    def _arguments(self, labels: Labels, index: tuple[int, ...]) -> dict[str, Any]:
+        plane = np.array(labels.data[index], np.int32)
+        image = None
+        if self._image is not None:
+            height, width = plane.shape
+            whole = Plane(index, slice(0, height), slice(0, width))
+            image = image_of(self._image, whole)
+        unit = str(labels.units[-1])
+        return {
+            "labels": plane,
+            "image": image,
+            "scale": {"y": float(labels.scale[-2]), "x": float(labels.scale[-1])},
+            "unit": None if unit == PIXEL else unit,
+        }
+
+    def _on_done(self, index: tuple[int, ...], columns: dict[str, list[Any]]) -> None:
+        table = pd.DataFrame(columns)
+        if index:
+            table.insert(0, "slice", " ".join(map(str, index)))
+        self._tables.append(table)
+        self._next()
+
+    def _finish(self, labels: Labels) -> None:
+        found = [table for table in self._tables if len(table)]
+        table = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        if len(table):
+            # by this column napari finds the row of the label under the mouse
+            table.insert(0, "index", table.pop("label"))
+        labels.features = table
+        many = "1 object" if len(table) == 1 else f"{len(table)} objects"
+        self.ended.emit(f"Measured {many}; see the layer's features table.")
