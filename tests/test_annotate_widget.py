@@ -11,7 +11,8 @@ from fake_engine import FakeEngine
 from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_medseg.widgets import _autosave
-from napari_medseg.widgets.annotate import KEYS, SUGGESTION, AnnotateWidget
+from napari_medseg.widgets._canvas import SHAPES, SUGGESTION
+from napari_medseg.widgets.annotate import KEYS, AnnotateWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +173,7 @@ def test_sam_looks_again_after_the_engine_was_restarted(viewer: Any) -> None:
 
 def test_boxes_and_outlines(viewer: Any) -> None:
     form = Form(viewer)
-    shapes = viewer.layers["boxes and shapes for SAM"]
+    shapes = viewer.layers[SHAPES]
     shapes.add_rectangles([[4, 6], [4, 12], [10, 12], [10, 6]])
     form.engine.answer_all()
     wanted = np.zeros((30, 40), bool)
@@ -286,3 +287,21 @@ def test_layers_deleted_meanwhile(viewer: Any) -> None:
     form.widget.clear()
     form.press("start")
     assert "no image" in form.told
+
+
+def test_starting_again_goes_on_with_the_same_layers(viewer: Any) -> None:
+    form = Form(viewer)
+    form.click(12, 15)
+    form.widget.accept()
+    form.press("start")
+    names = [layer.name for layer in viewer.layers]
+    assert sorted(names) == sorted(set(names))
+    assert form.annotation.data.any()
+
+
+def test_a_closed_form_takes_no_clicks(viewer: Any, qtbot: Any) -> None:
+    form = Form(viewer)
+    before = len(viewer.mouse_drag_callbacks)
+    viewer.window.remove_dock_widget("all")
+    form.widget.deleteLater()
+    qtbot.waitUntil(lambda: len(viewer.mouse_drag_callbacks) < before)

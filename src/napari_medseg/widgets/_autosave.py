@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models.weights import weights_folder
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     from napari.layers import Image
@@ -112,3 +114,33 @@ def kept(name: str) -> Kept | None:
 def forget(name: str) -> None:
     """Remove what was kept of an image."""
     (weights_folder() / FOLDER / f"{name}.tif").unlink(missing_ok=True)
+
+
+class Keeper:
+    """Keeps annotations on a thread of its own; a stack takes a second to pack."""
+
+    def __init__(self) -> None:
+        self._writer = ThreadPoolExecutor(1, "medseg-autosave")
+        self._writing: Future[Path] | None = None
+
+    def keep(self, name: str, labels: LabelArray, kind: str) -> str:
+        """Write an annotation soon.
+
+        Parameters
+        ----------
+        name : str
+            From `identity`.
+        labels : ndarray
+            ``(..., Y, X)``, a copy that nobody draws on.
+        kind : str
+            What the values mean.
+
+        Returns
+        -------
+        str
+            What went wrong the last time; empty where nothing did.
+        """
+        before = self._writing
+        error = before.exception() if before is not None and before.done() else None
+        self._writing = self._writer.submit(keep, name, labels, kind)
+        return str(error) if error is not None else ""

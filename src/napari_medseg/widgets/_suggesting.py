@@ -129,29 +129,24 @@ class Suggester(QObject):
         self._is_ready, self._process = True, self._engine.pid
         self.ready.emit()
         if not self.question.empty:
-            self._ask()
+            self._send()
 
     def click(self, place: tuple[float, float], *, adds: bool) -> None:
         """Add a click: on the object, or on what does not belong to it."""
         before = self.question
         start = replace(before, mask=None)
-        self._put(
-            replace(start, points=(*start.points, place), adds=(*start.adds, adds))
-        )
+        points, whether = (*start.points, place), (*start.adds, adds)
+        self._put(replace(start, points=points, adds=whether))
 
-    def box(self, box: tuple[float, float, float, float]) -> None:
-        """Ask for the object in a box."""
-        self._put(Question(box=box))
-
-    def mask(self, mask: NDArray[Any]) -> None:
-        """Ask for the object that a label or a drawn shape covers."""
-        self._put(Question(mask=mask))
+    def ask(self, question: Question) -> None:
+        """Ask for the object of a box, a drawn shape or a label."""
+        self._put(question)
 
     def take_back(self) -> None:
         """Undo the last click, box or shape."""
         if self._past:
             self.question = self._past.pop()
-            self._ask()
+            self._send()
 
     def clear(self) -> None:
         """Forget what was clicked."""
@@ -161,9 +156,9 @@ class Suggester(QObject):
     def _put(self, question: Question) -> None:
         self._past.append(self.question)
         self.question = question
-        self._ask()
+        self._send()
 
-    def _ask(self) -> None:
+    def _send(self) -> None:
         """Ask the engine; where it was restarted meanwhile, SAM looks again first."""
         if self._layer is None or self._plane is None or not self._is_ready:
             return  # asked when SAM has looked

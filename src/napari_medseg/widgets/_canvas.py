@@ -1,0 +1,161 @@
+"""The layers of an annotation: what is drawn, SAM's suggestion, shapes for SAM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels, Shapes
+
+from napari_medseg.widgets._layers import (
+    Plane,
+    empty_labels,
+    flat_placement,
+    is_there,
+    placement,
+    plane_shape,
+)
+from napari_medseg.widgets._suggesting import Question, Suggestion
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image, Layer
+
+SUGGESTION = "SAM's suggestion"
+SHAPES = "boxes and shapes for SAM"
+
+
+class AnnotationCanvas:
+    """The layers that an image is annotated with.
+
+    Layers of the same names that are there already are taken over, so that work goes
+    on where it was left.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer.
+    image : Image
+        The image that is annotated.
+
+    Attributes
+    ----------
+    annotation : Labels
+        What is drawn, over the whole stack.
+    suggestion : Labels
+        SAM's suggestion for the slice in view.
+    shapes : Shapes
+        Boxes and outlines that ask SAM.
+    """
+
+    def __init__(self, viewer: napari.Viewer, image: Image) -> None:
+        self._viewer = viewer
+        self.image = image
+        shape = plane_shape(image)
+        name = f"{image.name}: annotation"
+        self.annotation: Labels = self._found(Labels, name) or viewer.add_labels(
+            empty_labels(image), name=name, **placement(image)
+        )
+        for old in (self._found(Shapes, SHAPES), self._found(Labels, SUGGESTION)):
+            if old is not None:
+                viewer.layers.remove(old)
+        self.shapes: Shapes = viewer.add_shapes(
+            None, ndim=2, name=SHAPES, **flat_placement(image)
+        )
+        self.suggestion: Labels = viewer.add_labels(
+            np.zeros(shape, np.int32),
+            name=SUGGESTION,
+            opacity=0.6,
+            **flat_placement(image),
+        )
+        self._shown: Suggestion | None = None
+        self._choice = 0
+
+    def _found(self, kind: type[Layer], name: str) -> Any:
+        """Return a layer of the viewer by kind and name, or None."""
+        for item in self._viewer.layers:
+            if isinstance(item, kind) and item.name == name:
+                return item
+        return None
+
+    def has(self, layer: Layer) -> bool:
+        """Tell whether one of these layers is still in the viewer."""
+        return is_there(layer, self._viewer)
+
+    def place_of(self, position: Any) -> tuple[float, float] | None:
+        """Return row and column of a place of the world; None beside the image."""
+        place = self.image.world_to_data(position[-self.image.ndim :])
+        row, column = (float(each) for each in place[-2:])
+        height, width = plane_shape(self.image)
+        inside = -0.5 <= row < height - 0.5 and -0.5 <= column < width - 0.5
+        return (row, column) if inside else None
+
+    def show(self, suggestion: Suggestion | None) -> None:
+        """Show the likeliest mask of a suggestion, or none."""
+        self._shown, self._choice = suggestion, 0
+        self._draw()
+
+    def show_next(self) -> None:
+        """Show the next mask of the suggestion."""
+        if self._shown is not None:
+            self._choice = (self._choice + 1) % len(self._shown.masks)
+            self._draw()
+
+    def _draw(self) -> None:
+        if not self.has(self.suggestion):
+            return
+        self.suggestion.data[...] = 0
+        if self._shown is not None:
+            mask = self._shown.masks[self._choice]
+            self.suggestion.data[self._shown.rows, self._shown.columns] = mask
+        self.suggestion.refresh()
+
+    def paint(self, label: int) -> bool:
+        """Put the suggestion into the annotation; napari's own undo takes it back.
+
+        Parameters
+        ----------
+        label : int
+            The value to paint.
+
+        Returns
+        -------
+        bool
+            Whether there was a suggestion, and a layer to paint on.
+        """
+        found, target = self._shown, self.annotation
+        if found is None or not self.has(target):
+            return False
+        rows, columns = np.nonzero(found.masks[self._choice])
+        places = (rows + found.rows.start, columns + found.columns.start)
+        index = tuple(np.full(len(rows), place) for place in found.plane.index)
+        target.data_setitem((*index, *places), label)
+        return True
+
+    def next_label(self) -> int:
+        """Return the lowest label above all that are drawn."""
+        return int(np.asarray(self.annotation.data).max()) + 1
+
+    def shape_question(self) -> Question | None:
+        """Return what the shape that was drawn last asks for, if there is one."""
+        if not self.has(self.shapes) or not self.shapes.data:
+            return None
+        if self.shapes.shape_type[-1] == "rectangle":
+            corners = np.asarray(self.shapes.data[-1])[:, -2:]
+            far = np.asarray(plane_shape(self.image)) - 1
+            top, left = np.clip(corners.min(axis=0), 0, far).tolist()
+            bottom, right = np.clip(corners.max(axis=0), 0, far).tolist()
+            return Question(box=(top, left, bottom, right))
+        masks = self.shapes.to_masks(plane_shape(self.image))
+        return Question(mask=np.asarray(masks[-1]))
+
+    def label_question(self, plane: Plane) -> Question | None:
+        """Return what the chosen label asks for, if it is on the slice."""
+        drawn = np.asarray(plane.of(self.annotation.data))
+        mask = drawn == self.annotation.selected_label
+        return Question(mask=mask) if mask.any() else None
+
+    def clear_shapes(self) -> None:
+        """Remove the shapes that asked SAM."""
+        if self.has(self.shapes) and self.shapes.data:
+            self.shapes.data = []
