@@ -79,7 +79,7 @@ QUICK = (
 
 COMPUTE_SIDE = frozenset(
     f"engine.{name}"
-    for name in ("__main__", "measuring", "prompting", "segmenting", "server", "training")
+    for name in "__main__ measuring prompting segmenting server training".split()
 )
 """What runs in the compute process alone, and so may import torch."""
 

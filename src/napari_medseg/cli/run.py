@@ -204,6 +204,10 @@ def segment(
         int | None,
         typer.Option(help="Smaller objects, in pixels, are dropped.", min=0),
     ] = None,
+    smoothing: Annotated[
+        float | None,
+        typer.Option(help="Blur, in pixels, of what the cut follows.", min=0, max=50),
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="Checkpoint of the SAM the model was tuned on.")
     ] = None,
@@ -223,6 +227,7 @@ def segment(
             "split": split,
             "threshold": threshold,
             "min_size": min_size,
+            "smoothing": smoothing,
         }
         given = {name: value for name, value in choices.items() if value is not None}
         if given and not instances:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
+    QApplication,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
@@ -21,6 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg._types import MedsegError, Progress
+from napari_medseg.widgets._command import segment_command
 from napari_medseg.widgets._jobs import Activity, engine_of
 from napari_medseg.widgets._layers import (
     Plane,
@@ -39,7 +42,6 @@ from napari_medseg.widgets._sliders import ObjectSliders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import napari
     from magicgui.widgets import ComboBox
@@ -112,9 +114,13 @@ class SegmentWidget(QWidget):
         form.addRow("model", self.models)
         form.addRow("what", self._scope)
         form.addRow("result", self._result)
+        copy = QPushButton("Copy as command")
+        copy.setObjectName("copy")
+        copy.setToolTip("The line for the terminal that segments the same file so")
+        copy.clicked.connect(self._on_copy_clicked)
         row = QHBoxLayout()
-        row.addWidget(self._button)
-        row.addWidget(self._cancel)
+        for button in (self._button, self._cancel, copy):
+            row.addWidget(button)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addLayout(row)
@@ -187,6 +193,20 @@ class SegmentWidget(QWidget):
         run.ended.connect(self._on_ended)
         self._run = run
         return run
+
+    def _on_copy_clicked(self) -> None:
+        layer = self.layer
+        path = layer.source.path if layer is not None else None
+        if path is None:
+            self._tell("The image is no file yet; save it first, and open the file.")
+            return
+        source = Path(path)
+        out = source.parent / "segmented"
+        line = segment_command(
+            [source], out, model=self.models.model, objects=self.objects()
+        )
+        QApplication.clipboard().setText(line)
+        self._tell(f"Copied: {line}")
 
     def _on_cancel_clicked(self) -> None:
         if self._run is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
+    QApplication,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -31,6 +32,7 @@ from napari_medseg.models.registry import METHODS, SAMS
 from napari_medseg.models.weights import imported
 from napari_medseg.widgets._annotated import Row, pairs_of_layers, rows_of_layers
 from napari_medseg.widgets._card import Card
+from napari_medseg.widgets._command import save_annotated, train_command
 from napari_medseg.widgets._curve import Curve
 from napari_medseg.widgets._form import ConfigForm
 from napari_medseg.widgets._jobs import Activity, Relay, engine_of
@@ -118,6 +120,7 @@ class TuneWidget(QWidget):
                 ("Pause", "Wait at the next step", self._on_pause_clicked),
                 ("Stop", "End now and keep the best so far", self._on_stop_clicked),
                 ("Cancel", "End now and keep nothing", self._on_cancel_clicked),
+                ("Copy as command", "The line that trains so", self._on_copy_clicked),
                 ("Save…", "Save the model file elsewhere", self._on_save_clicked),
                 ("Apply", "Segment the image in view", self._on_apply_clicked),
             )
@@ -135,7 +138,10 @@ class TuneWidget(QWidget):
         form.addRow("SAM", self._sam)
         layout.addLayout(form)
         layout.addWidget(self._folded)
-        for names in (("Check", "Tune"), ("Pause", "Stop", "Cancel")):
+        for names in (
+            ("Check", "Tune", "Copy as command"),
+            ("Pause", "Stop", "Cancel"),
+        ):
             row = QHBoxLayout()
             for name in names:
                 row.addWidget(self._buttons[name])
@@ -348,6 +354,42 @@ class TuneWidget(QWidget):
             self._tell("Cancelling…")
             self._task.cancel()
 
+    def _on_copy_clicked(self) -> None:
+        """Copy the line; annotated layers are saved first, where the user says."""
+        places = self.source.folders() if self.source.from_folders else None
+        if not self.source.from_folders:
+            name = QFileDialog.getExistingDirectory(
+                self, "Where to save the annotated images that the command reads"
+            )
+            places = self.save_annotated(Path(name)) if name else None
+        if places is not None:
+            self._tell(f"Copied: {self.copy_command(*places)}")
+
+    def save_annotated(self, folder: Path) -> tuple[Path, Path] | None:
+        """Write the annotated slices as files; None where they cannot be written."""
+        image, labels = self.source.image, self.source.labels
+        if image is None or labels is None:
+            self._tell("Choose an image layer and its annotation first.")
+            return None
+        try:
+            return save_annotated(image, labels, folder)
+        except (MedsegError, OSError) as error:
+            self._tell(str(error))
+            return None
+
+    def copy_command(self, images: Path, masks: Path) -> str:
+        """Put the line that trains as the form says on the clipboard."""
+        line = train_command(
+            images,
+            masks,
+            images.parent / "model.medseg",
+            method=self.method,
+            annotation=self.source.kind,
+            config=self.config(),
+        )
+        QApplication.clipboard().setText(line)
+        return line
+
     def _on_save_clicked(self) -> None:
         if self._model is None:
             return
@@ -378,7 +420,7 @@ class TuneWidget(QWidget):
         widget.segment_with(self._model, self.source.image)
 
     def _set_state(self, *, running: bool) -> None:
-        for name in ("Check", "Tune"):
+        for name in ("Check", "Tune", "Copy as command"):
             self._buttons[name].setEnabled(not running)
         for name in ("Pause", "Stop", "Cancel"):
             self._buttons[name].setEnabled(running)

@@ -1,0 +1,143 @@
+"""What a form says, as a line for the terminal that gives the same result."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from napari_medseg.io.atomic import atomic_path
+from napari_medseg.io.images import write_labels
+from napari_medseg.widgets._annotated import slice_name
+from napari_medseg.widgets._layers import all_slices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from napari.layers import Image, Labels
+
+PROGRAM = "napari-medseg"
+
+STORABLE = ("uint8", "uint16", "int16", "float32")
+"""Types of images that every program reads; others become ``float32``."""
+
+
+def train_command(
+    images: Path,
+    masks: Path,
+    out: Path,
+    *,
+    method: str,
+    annotation: str,
+    config: Mapping[str, Any],
+) -> str:
+    """Return the line that trains as the form does.
+
+    Parameters
+    ----------
+    images, masks : Path
+        Folders.
+    out : Path
+        The model file to write.
+    method, annotation : str
+        As the command takes them.
+    config : mapping
+        Settings that differ from the defaults.
+
+    Returns
+    -------
+    str
+        To paste into a terminal.
+    """
+    words = ["train", "--images", str(images), "--masks", str(masks)]
+    words += ["--method", method, "--annotation", annotation]
+    return _line([*words, *_options(config), "--out", str(out)])
+
+
+def segment_command(
+    inputs: Sequence[Path], out: Path, *, model: str, objects: Mapping[str, Any] | None
+) -> str:
+    """Return the line that segments as the form does.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Images or folders.
+    out : Path
+        Folder of the labels.
+    model : str
+        Name or file of the segmenter.
+    objects : mapping or None
+        Settings of objects; None gives classes.
+
+    Returns
+    -------
+    str
+        To paste into a terminal.
+    """
+    words = ["segment", *map(str, inputs), "--model", model]
+    if objects is not None:
+        words += ["--instances", *_options(objects)]
+    return _line([*words, "--out", str(out)])
+
+
+def save_annotated(image: Image, labels: Labels, folder: Path) -> tuple[Path, Path]:
+    """Write the annotated slices of two layers, for the command to train on.
+
+    Parameters
+    ----------
+    image, labels : layer
+        Images and their annotation.
+    folder : Path
+        Gets the folders ``images`` and ``masks``.
+
+    Returns
+    -------
+    images, masks : Path
+        The two folders.
+
+    Raises
+    ------
+    InputError, OSError
+        A file cannot be written.
+    """
+    places = folder / "images", folder / "masks"
+    data = image.data[0] if image.multiscale else image.data
+    for plane in all_slices(image):
+        drawn = np.asarray(plane.of(labels.data))
+        if not drawn.any():
+            continue
+        name = f"{slice_name(image, plane.index)}.tif"
+        _write_image(places[0] / name, np.asarray(plane.of(data)), rgb=image.rgb)
+        places[1].mkdir(parents=True, exist_ok=True)
+        write_labels(places[1] / name, drawn)
+    return places
+
+
+def _write_image(path: Path, plane: np.ndarray[Any, Any], *, rgb: bool) -> None:
+    """Write a slice so that it is read back with the very values."""
+    values = plane if plane.dtype.name in STORABLE else plane.astype(np.float32)
+    if rgb:
+        values = values[..., :3]
+    with atomic_path(path) as part:
+        photometric = "rgb" if rgb else "minisblack"
+        tifffile.imwrite(part, values, photometric=photometric, compression="zlib")
+
+
+def _options(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as options of the command."""
+    words: list[str] = []
+    for name, value in settings.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
+def _line(words: Sequence[str]) -> str:
+    """Return words as a line that the terminal of this system takes apart again."""
+    whole = [PROGRAM, *words]
+    return subprocess.list2cmdline(whole) if os.name == "nt" else shlex.join(whole)

@@ -1,0 +1,81 @@
+"""Copied lines: the terminal gets what the form says, and the very same images."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+from typer.testing import CliRunner
+
+from napari_medseg.cli.app import app
+from napari_medseg.io.pairs import Pair, gather, read_pairs
+from napari_medseg.widgets._annotated import pairs_of_layers
+from napari_medseg.widgets._command import (
+    save_annotated,
+    segment_command,
+    train_command,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def layers(dtype: str, *, rgb: bool = False) -> tuple[Image, Labels]:
+    rng = np.random.default_rng(0)
+    shape = (12, 20, 30, 3) if rgb else (12, 20, 30)
+    data = (200 * rng.random(shape)).astype(dtype)
+    drawn = np.zeros((12, 20, 30), np.int32)
+    drawn[[0, 2, 10], 4:9, 5:12] = 3
+    return Image(data, name="cells ö", rgb=rgb), Labels(drawn)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64", "float32", "float64"])
+def test_saved_slices_are_the_pairs_that_the_form_trains_on(
+    dtype: str, tmp_path: Path
+) -> None:
+    image, labels = layers(dtype)
+    given = [Pair(**pair) for pair in pairs_of_layers(image, labels)]
+    read = read_pairs(*save_annotated(image, labels, tmp_path), annotation="dense")
+    assert read.digest == gather(given, annotation="dense").digest
+
+
+def test_colours_too(tmp_path: Path) -> None:
+    image, labels = layers("uint8", rgb=True)
+    given = [Pair(**pair) for pair in pairs_of_layers(image, labels)]
+    read = read_pairs(*save_annotated(image, labels, tmp_path), annotation="dense")
+    assert read.digest == gather(given, annotation="dense").digest
+    assert read.rgb
+
+
+def run(line: str) -> Any:
+    program, *words = shlex.split(line)
+    assert program == "napari-medseg"
+    return CliRunner().invoke(app, words)
+
+
+def test_the_line_trains(tmp_path: Path, sam: str) -> None:
+    image, labels = layers("uint8")
+    places = save_annotated(image, labels, tmp_path / "my files")
+    config = {"sam": sam, "steps": 2, "views": 0, "working_size": 64}
+    out = tmp_path / "model.medseg"
+    line = train_command(
+        *places, out, method="ptsam", annotation="dense", config=config
+    )
+    done = run(line)
+    assert done.exit_code == 0, done.output
+    assert out.exists()
+
+
+def test_the_line_segments(tmp_path: Path) -> None:
+    image, labels = layers("uint8")
+    images, _ = save_annotated(image, labels, tmp_path)
+    objects = {"threshold": 0.4, "min_size": 3, "split": "components", "smoothing": 2.0}
+    out = tmp_path / "out"
+    done = run(segment_command([images], out, model="otsu", objects=objects))
+    assert done.exit_code == 0, done.output
+    assert len(list(out.glob("*.tif"))) == 3
+    plain = segment_command([images], tmp_path / "classes", model="otsu", objects=None)
+    assert run(plain).exit_code == 0
