@@ -17,8 +17,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QLabel,
-    QListWidget,
-    QListWidgetItem,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -36,25 +34,15 @@ from napari_medseg.widgets._command import save_annotated, train_command
 from napari_medseg.widgets._curve import Curve
 from napari_medseg.widgets._form import ConfigForm
 from napari_medseg.widgets._jobs import Activity, Relay, engine_of
-from napari_medseg.widgets._layers import (
-    Plane,
-    empty_labels,
-    image_of,
-    is_there,
-    placement,
-    slice_in_view,
-)
 from napari_medseg.widgets._models import tuned_folder
+from napari_medseg.widgets._preview import Preview
+from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image, Labels
 
     from napari_medseg.engine import Engine, Task
-
-MARKS = {"good": "✓", "warning": "⚠", "error": "✗"}
-"""What stands before an image in the list."""
 
 OWN = ("sam", "seed", "stop_at", "device")
 """Settings that the form has in other places, or that are no user's business."""
@@ -84,8 +72,7 @@ class TuneWidget(QWidget):
         self._engine = engine
         self._task: Task | None = None
         self._activity: Activity | None = None
-        self._watched: tuple[Image, Plane] | None = None
-        self._preview: Labels | None = None
+        self._preview = Preview(viewer)
         self._model: Path | None = None
         self.source = Source()
         self.source.changed.connect(self._rows_are_old)
@@ -101,9 +88,7 @@ class TuneWidget(QWidget):
         self._sam.setToolTip("The SAM underneath; nano comes with the plugin")
         for name in (*SAMS, *imported()):
             self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
-        self._list = QListWidget()
-        self._list.setObjectName("images found")
-        self._list.setMaximumHeight(90)
+        self._list = RowList()
         self._told = QLabel()
         self._told.setObjectName("told")
         self._told.setWordWrap(True)
@@ -212,14 +197,7 @@ class TuneWidget(QWidget):
         return rows_of_layers(image, labels, self.source.kind)
 
     def _show_rows(self, rows: list[Row]) -> None:
-        self._list.clear()
-        for row in rows:
-            text = f"{MARKS[row.severity]} {row.name}: {row.told}"
-            item = QListWidgetItem(text)
-            item.setToolTip(text)
-            self._list.addItem(item)
-        good = sum(row.severity == "good" for row in rows)
-        self._tell(f"{good} of {len(rows)} without a problem.")
+        self._tell(self._list.show_rows(rows))
 
     def _rows_are_old(self) -> None:
         self._list.clear()
@@ -243,7 +221,6 @@ class TuneWidget(QWidget):
         relay.ended.connect(relay.deleteLater)
         self.curve.clear_curve()
         self.card.setVisible(False)
-        self._preview = None
         self._activity = Activity("tune")
         self._task = self._the_engine().submit("train", arguments, relay)
         self._set_state(running=True)
@@ -251,7 +228,7 @@ class TuneWidget(QWidget):
     def _arguments(self) -> dict[str, Any] | None:
         """Return what the job ``train`` takes; None where the list says why."""
         now = datetime.datetime.now()
-        watch = self._watch()
+        watch = self._preview.watch(self.source.image)
         arguments: dict[str, Any] = {
             "method": self.method,
             "config": self.config(),
@@ -276,16 +253,6 @@ class TuneWidget(QWidget):
             return None
         return arguments | {"pairs": pairs_of_layers(image, labels)}
 
-    def _watch(self) -> Any:
-        """Return the image in view, to preview on, or None."""
-        layer = self.source.image
-        if layer is None:
-            self._watched = None
-            return None
-        plane = slice_in_view(layer, self._viewer)
-        self._watched = (layer, plane)
-        return image_of(layer, plane)
-
     def _free_place(self, now: datetime.datetime) -> Path:
         """Return a file for the model that is not there yet."""
         layer = self.source.image
@@ -304,18 +271,7 @@ class TuneWidget(QWidget):
         if self._activity is not None:
             self._activity.show(progress)
         if progress.preview is not None:
-            self._show_preview(progress.preview)
-
-    def _show_preview(self, labels: Any) -> None:
-        if self._watched is None or not is_there(self._watched[0], self._viewer):
-            return
-        layer, plane = self._watched
-        if self._preview is None or not is_there(self._preview, self._viewer):
-            self._preview = self._viewer.add_labels(
-                empty_labels(layer), name=f"{layer.name}: preview", **placement(layer)
-            )
-        plane.of(self._preview.data)[...] = labels
-        self._preview.refresh()
+            self._preview.show(progress.preview)
 
     def _on_done(self, result: dict[str, Any]) -> None:
         self._model = Path(result["model"])

@@ -1,0 +1,72 @@
+"""The image in view, segmented again and again as a training goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_medseg.widgets._layers import (
+    Plane,
+    empty_labels,
+    image_of,
+    is_there,
+    placement,
+    slice_in_view,
+)
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image, Labels
+
+    from napari_medseg._types import FloatArray
+
+
+class Preview:
+    """Shows on the slice in view what a model in training makes of it.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self._viewer = viewer
+        self._watched: tuple[Image, Plane] | None = None
+        self._layer: Labels | None = None
+
+    def watch(self, layer: Image | None) -> FloatArray | None:
+        """Choose the slice in view of a layer, and return it.
+
+        Parameters
+        ----------
+        layer : Image or None
+            None: nothing is previewed.
+
+        Returns
+        -------
+        ndarray or None
+            ``float32 (C, Y, X)``.
+
+        Raises
+        ------
+        InputError
+            The viewer does not show the layer slice by slice.
+        """
+        self._watched = self._layer = None
+        if layer is None:
+            return None
+        plane = slice_in_view(layer, self._viewer)
+        self._watched = (layer, plane)
+        return image_of(layer, plane)
+
+    def show(self, labels: Any) -> None:
+        """Show labels ``(Y, X)`` of the slice, unless its layer is gone."""
+        if self._watched is None or not is_there(self._watched[0], self._viewer):
+            return
+        image, plane = self._watched
+        if self._layer is None or not is_there(self._layer, self._viewer):
+            self._layer = self._viewer.add_labels(
+                empty_labels(image), name=f"{image.name}: preview", **placement(image)
+            )
+        plane.of(self._layer.data)[...] = labels
+        self._layer.refresh()
