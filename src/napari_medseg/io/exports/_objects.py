@@ -1,0 +1,122 @@
+"""The objects of a label image, checked and one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from napari_medseg._labels import check_2d
+from napari_medseg._types import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_medseg._labels import Array, BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """One object, in the smallest box that holds it.
+
+    Attributes
+    ----------
+    label : int
+        Its id.
+    mask : ndarray
+        ``bool (H, W)``, where it is in the box.
+    x, y : int
+        The box's first column and row in the image.
+    """
+
+    label: int
+    mask: BoolArray
+    x: int
+    y: int
+
+
+def crops(labels: Array) -> Iterator[Crop]:
+    """Yield the objects of a label image in the order of their ids.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        ``(Y, X)``, 0 for background; checked by `label_image`.
+
+    Yields
+    ------
+    Crop
+        One object.
+    """
+    # Ids may be huge, and scipy makes lists as long as the largest.
+    ids, places = np.unique(labels, return_inverse=True)
+    ranks = places.reshape(labels.shape).astype(np.int32) + int(ids[0] > 0)
+    ids = ids[ids > 0]
+    boxes = ndimage.find_objects(ranks)
+    for rank, (label, box) in enumerate(zip(ids.tolist(), boxes, strict=True), 1):
+        rows, columns = box
+        yield Crop(label, ranks[box] == rank, columns.start, rows.start)
+
+
+def label_image(labels: Array, subject: str) -> Array:
+    """Refuse what is not a 2D image of labels.
+
+    Parameters
+    ----------
+    labels : ndarray
+        The labels.
+    subject : str
+        What they are, to begin the sentence with.
+
+    Returns
+    -------
+    ndarray of int
+        The labels ``(Y, X)``.
+
+    Raises
+    ------
+    InputError
+        The image is not 2D, is empty, or holds other than integers from 0 up.
+    """
+    return label_values(check_2d(labels, subject), subject)
+
+
+def label_values(labels: Array, subject: str) -> Array:
+    """Refuse what does not hold labels, whatever its axes.
+
+    Parameters
+    ----------
+    labels : ndarray
+        The labels.
+    subject : str
+        What they are, to begin the sentence with.
+
+    Returns
+    -------
+    ndarray of int
+        The labels; ``uint8`` of booleans.
+
+    Raises
+    ------
+    InputError
+        The image is empty, or holds other than integers from 0 up.
+    """
+    values = np.asarray(labels)
+    if values.dtype.kind not in "bui":
+        raise InputError(
+            f"{subject} holds {values.dtype} values, but labels are whole numbers. "
+            "Convert them first."
+        )
+    if values.size == 0:
+        raise InputError(
+            f"{subject} has no pixels (shape {values.shape}). Check what it was made "
+            "from."
+        )
+    if values.min() < 0:
+        raise InputError(
+            f"{subject} holds the label {values.min()}, but labels are 0 (background) "
+            "or greater. Number the objects anew from 1."
+        )
+    return values.astype(np.uint8) if values.dtype.kind == "b" else values
