@@ -61,7 +61,7 @@ class TuneWidget(QWidget):
     Attributes
     ----------
     tuned : Signal
-        With the path of a model that was tuned.
+        With the path of a model that was tuned, once the form is ready for the next.
     """
 
     tuned = Signal(str)
@@ -74,6 +74,7 @@ class TuneWidget(QWidget):
         self._activity: Activity | None = None
         self._preview = Preview(viewer)
         self._model: Path | None = None
+        self._is_new = False
         self.source = Source()
         self.source.changed.connect(self._rows_are_old)
         self.curve = Curve()
@@ -276,8 +277,8 @@ class TuneWidget(QWidget):
     def _on_done(self, result: dict[str, Any]) -> None:
         self._model = Path(result["model"])
         self.card.show_report(result["report"])
+        self._is_new = True
         self._tell(f"Kept as {self._model.name}.")
-        self.tuned.emit(str(self._model))
 
     def _on_ended(self) -> None:
         self._task = None
@@ -285,6 +286,9 @@ class TuneWidget(QWidget):
             self._activity.close()
             self._activity = None
         self._set_state(running=False)
+        if self._is_new:
+            self._is_new = False
+            self.tuned.emit(str(self._model))
 
     # ------------------------------------------------------------------- buttons
 
