@@ -190,42 +190,60 @@ def test_cutting_a_window_leaves_the_image_as_it_is() -> None:
 def test_constant_windows_blend_to_a_constant(
     shape: tuple[int, int], overlap: float
 ) -> None:
-    blender = Blender(2, shape)
+    blender = Blender(2, shape[1])
     for box in Framing(tile=64, size=64, overlap=overlap).boxes(shape):
         values = np.empty((2, *box.shape), np.float32)
         values[0], values[1] = 0.3, 0.7
         blender.add(values, box)
-    result = blender.result()
+    result = blender.take(shape[0])
     assert result.shape == (2, *shape) and result.dtype == np.float32
     np.testing.assert_allclose(result[0], 0.3, atol=1e-6)
     np.testing.assert_allclose(result.sum(axis=0), 1, atol=1e-6)
-    np.testing.assert_array_equal(blender.result(), result)
 
 
 def test_windows_that_agree_leave_no_seam() -> None:
     image = smooth(150, 131)
-    blender = Blender(3, (150, 131))
+    blender = Blender(3, 131)
     for box in Framing(tile=64, size=64).boxes((150, 131)):
         blender.add(image[:, *box.slices], box)
-    np.testing.assert_allclose(blender.result(), image, atol=1e-6)
+    np.testing.assert_allclose(blender.take(150), image, atol=1e-6)
 
 
 def test_windows_that_disagree_pass_gradually_into_each_other() -> None:
-    blender = Blender(1, (64, 112))
+    blender = Blender(1, 112)
     first, second = Framing(tile=64, size=64, overlap=0.25).boxes((64, 112))
     blender.add(np.zeros((1, 64, 64), np.float32), first)
     blender.add(np.ones((1, 64, 64), np.float32), second)
-    line = blender.result()[0, 32]
+    line = blender.take(64)[0, 32]
     assert not line[:48].any() and (line[64:] == 1).all()
     steps = np.diff(line)
     assert (steps >= 0).all() and steps.max() < 2 / 16
 
 
 def test_the_edge_of_a_window_counts_less_than_its_middle() -> None:
-    blender = Blender(1, (64, 64))
+    blender = Blender(1, 64)
     whole = Box(0, 0, 64, 64)
     blender.add(np.zeros((1, 64, 64), np.float32), whole)
     blender.add(np.ones((1, 32, 64), np.float32), Box(0, 0, 32, 64))
-    column = blender.result()[0, :, 32]
+    column = blender.take(64)[0, :, 32]
     # the second window ends at row 32: there the first, in its middle, wins
     assert column[31] < 0.1 < 0.4 < column[16] and not column[32:].any()
+
+
+def test_rows_taken_early_are_those_taken_at_the_end() -> None:
+    shape = (200, 90)
+    boxes = Framing(tile=64, size=64).boxes(shape)
+    values = [
+        np.random.default_rng(n).random((2, *b.shape), np.float32)
+        for n, b in enumerate(boxes)
+    ]
+    whole, rolling = Blender(2, shape[1]), Blender(2, shape[1])
+    bands = []
+    for index, (box, each) in enumerate(zip(boxes, values, strict=True)):
+        whole.add(each, box)
+        rolling.add(each, box)
+        below = boxes[index + 1].top if index + 1 < len(boxes) else shape[0]
+        if below > rolling.top:
+            bands.append(rolling.take(below))
+    assert len(bands) > 3
+    np.testing.assert_array_equal(np.concatenate(bands, axis=1), whole.take(shape[0]))

@@ -6,9 +6,9 @@ compute process all import this module.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -155,6 +155,23 @@ def default_classes(count: int) -> tuple[LabelClass, ...]:
     return tuple(LabelClass(*pair) for pair in zip(names, colours, strict=True))
 
 
+class Pixels(Protocol):
+    """The pixels of one 2D image, in memory or not: parts of it are read on demand."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns."""
+        ...
+
+    def region(self, rows: slice, columns: slice) -> FloatArray:
+        """Read a part, ``float32 (C, y, x)``."""
+        ...
+
+    def sample(self) -> FloatArray:
+        """Read every n-th row and column, about 4 million pixels at most."""
+        ...
+
+
 class AnySegmenter(Protocol):
     """A segmenter: anything that turns an image into a prediction."""
 
@@ -170,6 +187,18 @@ class AnySegmenter(Protocol):
 
     def predict(self, image: FloatArray) -> Prediction:
         """Segment an image ``float32 (C, Y, X)``."""
+        ...
+
+
+@runtime_checkable
+class BandSegmenter(AnySegmenter, Protocol):
+    """A segmenter that can do images that do not fit into memory."""
+
+    def bands(self, pixels: Pixels) -> Iterator[Prediction]:
+        """Segment an image from the top to the bottom, some rows at a time.
+
+        The bands put together are the prediction of the whole image.
+        """
         ...
 
 

@@ -28,6 +28,7 @@ from napari_medseg._types import (
 )
 from napari_medseg.io import model_file as model_files
 from napari_medseg.io.normalise import Normalisation, apply_limits, limits
+from napari_medseg.io.pixels import ArrayPixels
 from napari_medseg.models import bundled
 from napari_medseg.models.backbone import autocast, load_backbone
 from napari_medseg.models.devices import is_out_of_memory, resolve_device
@@ -38,9 +39,10 @@ from napari_medseg.models.weights import imported
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
-    from napari_medseg._types import FloatArray
-    from napari_medseg.io.normalise import Limits
+    from napari_medseg._types import FloatArray, Pixels
+from napari_medseg.io.normalise import Limits
 
 Network = Callable[[Tensor], Tensor]
 """Maps windows ``(B, 3, S, S)`` to class logits ``(B, K, h, w)``."""
@@ -134,66 +136,129 @@ def predict_probabilities(
     InputError
         The image lacks a channel that the model uses.
     """
-    found = limits(image, normalisation)
+    pixels = ArrayPixels(image)
     while True:
         try:
-            return _run(image, network, normalisation, found, plan), plan.note
+            bands = _bands(pixels, network, normalisation, plan)
+            return _together(bands, pixels.shape), plan.note
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            # the frames of the error hold the tensors that did not fit
-            error.__traceback__ = None
-            next_plan = plan.smaller()
-        if next_plan is None:
-            raise JobError(
-                f"Memory ran out on an image of {image.shape[1]} × {image.shape[2]} "
-                "pixels, even in the smallest windows. Close other programs."
-            )
-        plan = next_plan
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            plan = _after(error, plan, pixels)
 
 
-def _run(
-    image: FloatArray,
-    network: Network,
-    normalisation: Normalisation,
-    found: Limits,
-    plan: Plan,
-) -> FloatArray:
-    """Run the windows of an image by one plan."""
+def predict_bands(
+    pixels: Pixels, network: Network, normalisation: Normalisation, plan: Plan
+) -> Iterator[tuple[FloatArray, str]]:
+    """Predict the class probabilities of an image that may not fit into memory.
+
+    Parameters
+    ----------
+    pixels : Pixels
+        The image.
+    network, normalisation, plan
+        As for `predict_probabilities`.
+
+    Yields
+    ------
+    probabilities : ndarray
+        ``float32 (K, h, X)`` of the next rows; all of them together are what
+        `predict_probabilities` gives, bit for bit.
+    note : str
+        What had to be made smaller; empty where nothing had.
+
+    Raises
+    ------
+    JobError
+        Memory ran out with the smallest plan, or after the first rows.
+    InputError
+        The image lacks a channel that the model uses.
+    """
+    while True:
+        bands = _bands(pixels, network, normalisation, plan)
+        try:
+            first = next(bands)
+            break
+        except (RuntimeError, MemoryError) as error:
+            plan = _after(error, plan, pixels)
+    yield first, plan.note
+    try:
+        for band in bands:
+            yield band, plan.note
+    except (RuntimeError, MemoryError) as error:
+        _after(error, plan, pixels)
+        raise JobError(
+            "Memory ran out in the middle of the image. Close other programs, and "
+            "segment it again."
+        ) from None
+
+
+def _after(error: BaseException, plan: Plan, pixels: Pixels) -> Plan:
+    """Return the plan to try after an error, if it was for want of memory."""
+    if not is_out_of_memory(error):
+        raise error
+    # the frames of the error hold the tensors that did not fit
+    error.__traceback__ = None
+    next_plan = plan.smaller()
+    if next_plan is None:
+        _, height, width = pixels.shape
+        raise JobError(
+            f"Memory ran out on an image of {height} × {width} pixels, even in the "
+            "smallest windows. Close other programs."
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return next_plan
+
+
+def _together(bands: Iterator[FloatArray], shape: tuple[int, int, int]) -> FloatArray:
+    """Put bands together."""
+    whole: FloatArray | None = None
+    top = 0
+    for band in bands:
+        if whole is None:
+            whole = np.empty((len(band), *shape[1:]), np.float32)
+        whole[:, top : top + band.shape[1]] = band
+        top += band.shape[1]
+    if whole is None:
+        raise ValueError("an image has at least one window")
+    return whole
+
+
+def _bands(
+    pixels: Pixels, network: Network, normalisation: Normalisation, plan: Plan
+) -> Iterator[FloatArray]:
+    """Run the windows of an image by one plan; give rows once no window is to come."""
     if isinstance(network, nn.Module):
         network.to(plan.device)
-    shape = (image.shape[1], image.shape[2])
-    boxes = plan.framing.boxes(shape)
+    found = limits(pixels.sample(), normalisation)
+    _, height, width = pixels.shape
+    boxes = plan.framing.boxes((height, width))
     blender: Blender | None = None
     for start in range(0, len(boxes), plan.batch):
         group = boxes[start : start + plan.batch]
         windows = [
-            _window(image, box, normalisation, found, plan.framing) for box in group
+            _window(pixels, box, normalisation, found, plan.framing) for box in group
         ]
         with torch.inference_mode(), autocast(plan.device):
-            logits = network(torch.stack(windows).to(plan.device))
-        for each, box in zip(logits.cpu(), group, strict=True):
-            if blender is None:
-                blender = Blender(len(each), shape)
+            logits = network(torch.stack(windows).to(plan.device)).cpu()
+        for each, box in zip(logits, group, strict=True):
+            blender = blender or Blender(len(each), width)
             probabilities = plan.framing.unwindow(each, box).softmax(dim=0)
             blender.add(probabilities.numpy(), box)
-    if blender is None:
-        raise ValueError("an image has at least one window")
-    return blender.result()
+        below = boxes[start + plan.batch : start + plan.batch + 1]
+        bottom = below[0].top if below else height
+        if blender is not None and bottom > blender.top:
+            yield blender.take(bottom)
 
 
 def _window(
-    image: FloatArray,
+    pixels: Pixels,
     box: Box,
     normalisation: Normalisation,
     found: Limits,
     framing: Framing,
 ) -> Tensor:
     """Normalise the pixels of one window only, by the limits of the whole image."""
-    rows, columns = box.slices
-    scaled = apply_limits(image[:, rows, columns], normalisation, found)
+    scaled = apply_limits(pixels.region(*box.slices), normalisation, found)
     return framing.window(scaled, Box(0, 0, *box.shape))
 
 
@@ -265,6 +330,34 @@ class Segmenter:
         probabilities, note = predict_probabilities(
             image, self.network, self.normalisation, self.plan
         )
+        return self._prediction(probabilities, note)
+
+    def bands(self, pixels: Pixels) -> Iterator[Prediction]:
+        """Segment an image that may not fit into memory.
+
+        Parameters
+        ----------
+        pixels : Pixels
+            The image, with the channels of the training images.
+
+        Yields
+        ------
+        Prediction
+            Of the next rows; all of them together are what `predict` gives.
+
+        Raises
+        ------
+        InputError
+            The image lacks a channel that the model uses.
+        JobError
+            Memory ran out.
+        """
+        bands = predict_bands(pixels, self.network, self.normalisation, self.plan)
+        for probabilities, note in bands:
+            yield self._prediction(probabilities, note)
+
+    def _prediction(self, probabilities: FloatArray, note: str) -> Prediction:
+        """Make a prediction of what the network's classes say."""
         if not self.parts:
             return Prediction(probabilities, self.classes, note)
         background, interior = probabilities[0], probabilities[1]

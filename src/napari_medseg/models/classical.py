@@ -8,17 +8,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medseg._types import Prediction, default_classes
-from napari_medseg.io.normalise import Normalisation, normalise
+from napari_medseg.io.normalise import Normalisation, apply_limits, limits
+from napari_medseg.io.pixels import ArrayPixels
 
 if TYPE_CHECKING:
-    from napari_medseg._types import FloatArray, LabelClass
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from napari_medseg._types import FloatArray, LabelClass, Pixels
+    from napari_medseg.io.normalise import Limits
+
+BAND = 1024
+"""Rows of a large image that are done at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Otsu:
     """The threshold of Otsu (IEEE Trans. SMC 9, 1979) on the mean of the channels.
 
-    Of more than three channels the first three count; NaN is background.
+    Of more than three channels the first three count; NaN is background. Of more than
+    4 million pixels every n-th row and column gives the threshold.
 
     Attributes
     ----------
@@ -51,15 +61,50 @@ class Otsu:
         Prediction
             Probabilities of 0 and 1.
         """
-        channels = len(image)
+        (whole,) = self._predicted(ArrayPixels(image), rows=image.shape[-2])
+        return whole
+
+    def bands(self, pixels: Pixels) -> Iterator[Prediction]:
+        """Segment an image that may not fit into memory.
+
+        Parameters
+        ----------
+        pixels : Pixels
+            The image.
+
+        Yields
+        ------
+        Prediction
+            Of the next rows; all of them together are what `predict` gives.
+        """
+        yield from self._predicted(pixels, BAND)
+
+    def _predicted(self, pixels: Pixels, rows: int) -> Iterator[Prediction]:
+        """Find the threshold in a sample, and apply it to so many rows at a time."""
+        channels, height, width = pixels.shape
         usual = Normalisation.for_channels(channels, rgb=channels == 3)
-        grey = normalise(image, usual).mean(axis=0)
-        known = ~np.isnan(image[list(usual.channels)]).any(axis=0)
-        found = np.zeros_like(grey)
+        sample = pixels.sample()
+        scale = limits(sample, usual)
+        grey, known = _grey(sample, usual, scale)
+        threshold = None
         if known.any() and grey[known].min() < grey[known].max():
-            bright = grey > otsu_threshold(grey[known])
-            found[known & (bright != self.dark)] = 1
-        return Prediction(np.stack([1 - found, found]), self.classes)
+            threshold = otsu_threshold(grey[known])
+        for top in range(0, height, rows):
+            part = slice(top, min(top + rows, height))
+            grey, known = _grey(pixels.region(part, slice(0, width)), usual, scale)
+            found = np.zeros_like(grey)
+            if threshold is not None:
+                found[known & ((grey > threshold) != self.dark)] = 1
+            yield Prediction(np.stack([1 - found, found]), self.classes)
+
+
+def _grey(
+    image: FloatArray, usual: Normalisation, scale: Limits
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return the mean of the channels, and where it is known: NaN is not."""
+    grey: FloatArray = apply_limits(image, usual, scale).mean(axis=0)
+    known = np.logical_not(np.isnan(image[list(usual.channels)]).any(axis=0))
+    return grey, known
 
 
 def otsu_threshold(grey: FloatArray) -> float:

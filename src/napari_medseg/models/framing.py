@@ -195,36 +195,63 @@ class Blender:
     """Puts the probabilities of overlapping windows together.
 
     Each window weighs most in its middle and little at its edges, so that no seam
-    shows.
+    shows. Rows that no window touches any more can be taken out while windows below
+    them are still to come, so that an image of any size passes through.
 
     Parameters
     ----------
     classes : int
         Number of classes K.
-    shape : tuple of int
-        Height and width of the image.
+    width : int
+        Width of the image.
+
+    Attributes
+    ----------
+    top : int
+        The first row that has not been taken yet.
     """
 
-    def __init__(self, classes: int, shape: tuple[int, int]) -> None:
-        self._sum = np.zeros((classes, *shape), np.float32)
-        self._weight = np.zeros(shape, np.float32)
+    def __init__(self, classes: int, width: int) -> None:
+        self.top = 0
+        self._sum = np.zeros((classes, 0, width), np.float32)
+        self._weight = np.zeros((0, width), np.float32)
 
     def add(self, probabilities: FloatArray, box: Box) -> None:
-        """Add ``float32 (K, h, w)`` of one window."""
+        """Add ``float32 (K, h, w)`` of one window, none of whose rows were taken."""
+        self._grow(box.bottom - self.top)
         height, width = box.shape
         weight = np.outer(_ramp(height), _ramp(width)).astype(np.float32)
-        self._sum[:, *box.slices] += probabilities * weight
-        self._weight[box.slices] += weight
+        rows = slice(box.top - self.top, box.bottom - self.top)
+        columns = box.slices[1]
+        self._sum[:, rows, columns] += probabilities * weight
+        self._weight[rows, columns] += weight
 
-    def result(self) -> FloatArray:
-        """Return the probabilities of the image, ``float32 (K, Y, X)``.
+    def take(self, bottom: int) -> FloatArray:
+        """Return the rows from `top` to ``bottom``, and forget them.
 
-        It comes last: nothing can be added to them.
+        Parameters
+        ----------
+        bottom : int
+            The first row that is left; windows cover every row above it.
+
+        Returns
+        -------
+        ndarray
+            ``float32 (K, bottom - top, X)``.
         """
-        # in place, as there may not be memory for a large image twice
-        self._sum /= self._weight
-        self._weight.fill(1.0)
-        return self._sum
+        count = bottom - self.top
+        taken: FloatArray = self._sum[:, :count] / self._weight[:count]
+        self._sum = self._sum[:, count:].copy()
+        self._weight = self._weight[count:].copy()
+        self.top = bottom
+        return taken
+
+    def _grow(self, count: int) -> None:
+        """Have room for at least so many rows."""
+        more = count - len(self._weight)
+        if more > 0:
+            self._sum = np.pad(self._sum, ((0, 0), (0, more), (0, 0)))
+            self._weight = np.pad(self._weight, ((0, more), (0, 0)))
 
 
 def _ramp(length: int) -> FloatArray:

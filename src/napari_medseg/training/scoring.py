@@ -128,11 +128,11 @@ def predict_windows(
             logits = model(window[None].float().to(device))[0]
         probabilities = framing.unwindow(logits.cpu(), box).softmax(dim=0).numpy()
         if blender is None:
-            blender = Blender(len(probabilities), shape)
+            blender = Blender(len(probabilities), shape[1])
         blender.add(probabilities, box)
     if blender is None:
         raise ValueError("an image has at least one window")
-    return blender.result()
+    return blender.take(shape[0])
 
 
 def score_image(example: Example, labels: LabelArray) -> Score:
