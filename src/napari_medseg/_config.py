@@ -176,10 +176,10 @@ _WORDS = {
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     """Return ``value`` as ``hint`` asks for it, or refuse it with a sentence."""
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_dict(hint, value, where)  # type: ignore[arg-type]
     options = getattr(hint, "__args__", ()) if "|" in str(hint) else (hint,)
     for option in options:
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return from_dict(option, value, where)  # type: ignore[arg-type]
         origin = getattr(option, "__origin__", option)
         if origin is tuple and isinstance(value, (list, tuple)):
             return tuple(_coerce(option.__args__[0], item, where) for item in value)

@@ -1,0 +1,41 @@
+"""How the images of a folder are segmented, and what is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari_medseg._config import check, setting
+from napari_medseg._types import InputError
+from napari_medseg.instances import ObjectConfig  # noqa: TC001  (read by from_dict)
+from napari_medseg.io.exports import FORMATS
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How the images of a folder are segmented, and what is written.
+
+    Attributes
+    ----------
+    model, device, base, objects, formats, probabilities
+        See the help text of each field.
+    """
+
+    model: str = setting("", "A .medseg file, or a name of `models list`")
+    device: str = setting("auto", "Where to compute: auto, cpu, cuda or mps")
+    base: str | None = setting(None, "Checkpoint of the SAM the model was tuned on")
+    objects: ObjectConfig | None = setting(  # noqa: RUF009  (it is a field)
+        None, "How objects are found; without it, classes are written"
+    )
+    formats: tuple[str, ...] = setting(
+        (), f"What is written beside the labels: {', '.join(FORMATS)}"
+    )
+    probabilities: bool = setting(False, "Write the class probabilities, too")
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in self.formats:
+            if name not in FORMATS:
+                raise InputError(
+                    f"{name!r} is not a format that can be written; choose from "
+                    f"{', '.join(FORMATS)}."
+                )
