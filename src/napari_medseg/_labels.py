@@ -1,17 +1,26 @@
-"""What images of labels must be before they are scored or measured."""
+"""What images of labels must be to be scored or measured, and where objects lie."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_medseg._types import InputError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 DoubleArray = np.ndarray[Any, np.dtype[np.float64]]
+
+Box = tuple[slice, slice]
+"""Rows and columns of a part of an image."""
+
+_USUAL_IDS = 4_000_000
+"""Ids up to this are used as places in a list."""
 
 
 def check_shapes(pred: Array, truth: Array) -> None:
@@ -116,3 +125,33 @@ def check_2d(image: Array, name: str) -> Array:
             "Take stacks slice by slice."
         )
     return values
+
+
+def object_boxes(labels: Array) -> Iterator[tuple[int, Box]]:
+    """Yield the smallest box around each object.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        ``(Y, X)``, id of the object at each pixel; 0 is background.
+
+    Yields
+    ------
+    label : int
+        The id; they come in order.
+    box : tuple of slice
+        Rows and columns.
+    """
+    from scipy import ndimage
+
+    if labels.size == 0:
+        return
+    ids = None
+    if labels.max() > _USUAL_IDS:
+        # scipy makes a list as long as the largest id
+        ids, places = np.unique(labels, return_inverse=True)
+        labels = places.reshape(labels.shape).astype(np.int32) + int(ids[0] > 0)
+        ids = ids[ids > 0]
+    for rank, box in enumerate(ndimage.find_objects(labels)):
+        if box is not None:
+            yield rank + 1 if ids is None else int(ids[rank]), box

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
-from napari_medseg._labels import check_2d
+from napari_medseg._labels import check_2d, object_boxes
 from napari_medseg._types import InputError
 
 if TYPE_CHECKING:
@@ -50,14 +49,9 @@ def crops(labels: Array) -> Iterator[Crop]:
     Crop
         One object.
     """
-    # Ids may be huge, and scipy makes lists as long as the largest.
-    ids, places = np.unique(labels, return_inverse=True)
-    ranks = places.reshape(labels.shape).astype(np.int32) + int(ids[0] > 0)
-    ids = ids[ids > 0]
-    boxes = ndimage.find_objects(ranks)
-    for rank, (label, box) in enumerate(zip(ids.tolist(), boxes, strict=True), 1):
+    for label, box in object_boxes(labels):
         rows, columns = box
-        yield Crop(label, ranks[box] == rank, columns.start, rows.start)
+        yield Crop(label, labels[box] == label, columns.start, rows.start)
 
 
 def label_image(labels: Array, subject: str) -> Array:
