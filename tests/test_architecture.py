@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         (
             "io",
             "metrics matching surfaces",
-            "instances measurements",
+            "instances measurements blocks",
             "samples",
         ),
         ("models",),
@@ -71,7 +71,7 @@ TORCH = frozenset(
 
 QUICK = (
     "__init__ __main__ _types _release _config _labels io metrics matching surfaces "
-    "instances measurements samples evaluation models.__init__ models.registry "
+    "instances measurements blocks samples evaluation models.__init__ models.registry "
     "models.bundled models.weights models._download training.__init__ engine cli "
     "widgets"
 ).split()

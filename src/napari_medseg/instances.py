@@ -1,4 +1,4 @@
-"""From probabilities to objects; `measure` is that of `napari_medseg.measurements`."""
+"""From probabilities to objects or classes; `measure` is that of `measurements`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ from napari_medseg.measurements import measure
 
 if TYPE_CHECKING:
     from napari_medseg._labels import Array, BoolArray
-    from napari_medseg._types import FloatArray, LabelArray
+    from napari_medseg._types import FloatArray, LabelArray, Prediction
 
-__all__ = ["ObjectConfig", "clean_labels", "find_objects", "measure"]
+__all__ = [
+    "ClassConfig",
+    "ObjectConfig",
+    "find_classes",
+    "find_objects",
+    "labels_of",
+    "measure",
+]
 
 _EIGHT = np.ones((3, 3), bool)
 """Pixels that touch by an edge or a corner belong to one object."""
@@ -71,6 +78,60 @@ class ObjectConfig:
         check(self)
 
 
+@dataclass(frozen=True)
+class ClassConfig:
+    """How classes are found in their probabilities; by default the likeliest wins.
+
+    Attributes
+    ----------
+    threshold, min_size, smoothing
+        See the help text of each field.
+    """
+
+    threshold: float = setting(
+        0.5,
+        "Share of probability, against background alone, above which a pixel is of "
+        "its likeliest class",
+        ge=0,
+        le=1,
+    )
+    min_size: int = setting(
+        0, "Islands with fewer pixels than this become what surrounds them", ge=0
+    )
+    smoothing: float = setting(
+        0.0,
+        "Blur of the probabilities, in pixels; more gives smoother borders",
+        ge=0,
+        le=50,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def labels_of(
+    prediction: Prediction, config: ObjectConfig | ClassConfig | None
+) -> LabelArray:
+    """Return the objects of a prediction, or its classes.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        What a segmenter said.
+    config : ObjectConfig, ClassConfig or None
+        How objects are found, or how classes are; None is ``ClassConfig()``.
+
+    Returns
+    -------
+    ndarray
+        ``int32 (Y, X)``.
+    """
+    if isinstance(config, ObjectConfig):
+        foreground = 1.0 - prediction.probabilities[0]
+        return find_objects(foreground.astype(np.float32), config, prediction.interior)
+    return find_classes(prediction.probabilities, config or ClassConfig())
+
+
 def find_objects(
     probability: FloatArray, config: ObjectConfig, interior: FloatArray | None = None
 ) -> LabelArray:
@@ -108,6 +169,29 @@ def find_objects(
     InputError
         The probability is not a 2D image.
     """
+    return drop_small(separate(probability, config, interior), config.min_size)
+
+
+def separate(
+    probability: FloatArray, config: ObjectConfig, interior: FloatArray | None = None
+) -> LabelArray:
+    """Find objects of any size: `find_objects` before small ones are removed.
+
+    Parameters
+    ----------
+    probability, config, interior
+        As of `find_objects`.
+
+    Returns
+    -------
+    ndarray
+        ``int32 (Y, X)``, 0 for background.
+
+    Raises
+    ------
+    InputError
+        The probability is not a 2D image.
+    """
     values = np.nan_to_num(check_2d(probability, "The probability"), nan=0.0)
     mask: BoolArray = values > config.threshold
     if config.fill_holes:
@@ -120,16 +204,14 @@ def find_objects(
         labels = _cut(mask, values, config)
     else:
         labels = _grow(mask, np.nan_to_num(check_2d(interior, "The interior")), config)
-    if config.fill_holes:
-        labels = _fill_each(labels)
-    return _drop_small(labels, config.min_size)
+    return _fill_each(labels) if config.fill_holes else labels
 
 
 def _grow(mask: BoolArray, interior: Array, config: ObjectConfig) -> LabelArray:
     """Grow each part of the interior to a whole object."""
     inside = (interior > 0.5) & mask
     seeds, count = ndimage.label(inside)
-    seeds = _drop_small(seeds.astype(np.int32), max(1, config.min_size // 4))
+    seeds = drop_small(seeds.astype(np.int32), max(1, config.min_size // 4))
     # a group of pixels too thin to have an interior is one object
     groups, _ = ndimage.label(mask, _EIGHT)
     seeded = np.unique(groups[seeds > 0])
@@ -142,18 +224,20 @@ def _grow(mask: BoolArray, interior: Array, config: ObjectConfig) -> LabelArray:
     return labels
 
 
-def clean_labels(probabilities: FloatArray, config: ObjectConfig) -> LabelArray:
-    """Turn class probabilities into a tidy image of classes.
+def find_classes(probabilities: FloatArray, config: ClassConfig) -> LabelArray:
+    """Find the class of each pixel.
+
+    The likeliest class other than background wins where its probability is above
+    ``threshold`` of the sum of its own and that of the background. With two classes
+    this is a threshold on the probability of the second; at 0.5 it is the class of
+    the highest probability, with any number of classes.
 
     Parameters
     ----------
     probabilities : ndarray
-        ``float32 (K, Y, X)``; class 0 is background. With two classes the pixels
-        where class 1 is above the threshold are foreground; with more, the most
-        probable class wins and the threshold is not used.
-    config : ObjectConfig
-        ``threshold``, ``min_size`` and ``fill_holes`` are used: parts of a class
-        with fewer pixels become background, holes take the class around them.
+        ``float32 (K, Y, X)``; class 0 is background. ``nan`` counts as 0.
+    config : ClassConfig
+        Threshold, smoothing, smallest island.
 
     Returns
     -------
@@ -168,21 +252,38 @@ def clean_labels(probabilities: FloatArray, config: ObjectConfig) -> LabelArray:
     values = np.asarray(probabilities)
     if values.ndim != 3 or len(values) < 2:
         raise InputError(
-            f"Class probabilities of shape {values.shape} cannot be cleaned; they "
-            "must be (classes, Y, X) with at least two classes."
+            f"Class probabilities of shape {values.shape} give no classes; they must "
+            "be (classes, Y, X) with at least two classes."
         )
-    classes = np.asarray(
-        values[1] > config.threshold if len(values) == 2 else np.argmax(values, axis=0)
+    values = np.nan_to_num(values, nan=0.0)
+    if config.smoothing > 0:
+        blurred = [ndimage.gaussian_filter(each, config.smoothing) for each in values]
+        values = np.stack(blurred)
+    likeliest = np.argmax(values[1:], axis=0) + 1
+    front = np.take_along_axis(values, likeliest[None], axis=0)[0]
+    # no quotient, so that 0.5 is exactly the highest probability
+    certain = front * (1 - config.threshold) > values[0] * config.threshold
+    classes: LabelArray = np.where(certain, likeliest, 0).astype(np.int32)
+    return _absorb_islands(classes, config.min_size)
+
+
+def _absorb_islands(classes: LabelArray, size: int) -> LabelArray:
+    """Give islands of fewer than ``size`` pixels the class of what is nearest."""
+    islands = np.zeros(classes.shape, bool)
+    for index in range(1, int(classes.max(initial=0)) + 1 if size > 1 else 0):
+        parts = ndimage.label(classes == index, _EIGHT)[0]
+        little = np.bincount(parts.ravel()) < size
+        little[0] = False
+        islands |= little[parts]
+    if not islands.any():
+        return classes
+    if islands.all():
+        return np.zeros_like(classes)
+    nearest = ndimage.distance_transform_edt(
+        islands, return_distances=False, return_indices=True
     )
-    result: LabelArray = np.zeros(classes.shape, np.int32)
-    for index in range(1, len(values)):
-        parts = ndimage.label(classes == index, _EIGHT)[0].astype(np.int32)
-        kept = _drop_small(parts, config.min_size)
-        result[kept > 0] = index
-        if config.fill_holes:
-            holes = (_fill_each(kept) > 0) & (kept == 0) & (classes == 0)
-            result[holes] = index
-    return result
+    absorbed: LabelArray = classes[tuple(nearest)]
+    return absorbed
 
 
 def _small_holes(mask: BoolArray, size: int) -> BoolArray:
@@ -260,8 +361,21 @@ def _fill_each(labels: LabelArray) -> LabelArray:
     return result
 
 
-def _drop_small(labels: LabelArray, size: int) -> LabelArray:
-    """Remove objects of fewer than ``size`` pixels and close the gaps in the ids."""
+def drop_small(labels: LabelArray, size: int) -> LabelArray:
+    """Remove small objects and close the gaps in the ids.
+
+    Parameters
+    ----------
+    labels : ndarray
+        ``int32``, of any shape; 0 is background.
+    size : int
+        Objects with fewer pixels are removed.
+
+    Returns
+    -------
+    ndarray
+        ``int32`` of the same shape.
+    """
     area = np.bincount(labels.ravel())
     kept = area >= max(size, 1)
     kept[0] = False
