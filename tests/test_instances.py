@@ -9,8 +9,15 @@ import pytest
 from scipy import ndimage
 from skimage.measure import perimeter_crofton
 
-from napari_medseg._types import InputError
-from napari_medseg.instances import ObjectConfig, clean_labels, find_objects, measure
+from napari_medseg._types import InputError, Prediction, default_classes
+from napari_medseg.instances import (
+    ClassConfig,
+    ObjectConfig,
+    find_classes,
+    find_objects,
+    labels_of,
+    measure,
+)
 
 
 def disc(centre, radius, shape=(64, 96)):
@@ -114,23 +121,63 @@ def test_config_is_checked():
         find_objects(np.zeros((2, 4, 4), np.float32), ObjectConfig())
 
 
-def test_clean_labels_of_two_and_of_three_classes():
-    config = ObjectConfig(threshold=0.3, min_size=5)
-    front = np.zeros((30, 30), np.float32)
-    front[5:20, 5:20] = 0.4
-    front[10:12, 10:12] = 0.0
-    front[25, 25] = 0.9
-    labels = clean_labels(np.stack([1 - front, front]), config)
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_classes_are_by_default_the_likeliest(count):
+    logits = np.random.default_rng(0).normal(size=(count, 40, 50)).astype(np.float32)
+    logits[:, :5] = np.float32(0.3)  # all alike: background
+    powers = np.exp(logits)
+    probabilities = powers / powers.sum(axis=0)
+    prediction = Prediction(probabilities, default_classes(count))
+    for config in (None, ClassConfig()):
+        np.testing.assert_array_equal(labels_of(prediction, config), prediction.labels)
+
+
+def test_threshold_of_classes():
+    front = np.array([[0.2, 0.4, 0.6, 0.8, np.nan]], np.float32)
+    two = np.stack([1 - front, front])
+    assert find_classes(two, ClassConfig(threshold=0.3)).tolist() == [[0, 1, 1, 1, 0]]
+    assert find_classes(two, ClassConfig(threshold=0.7)).tolist() == [[0, 0, 0, 1, 0]]
+    assert not find_classes(two, ClassConfig(threshold=1)).any()
+    # against background alone: the other class takes nothing from it
+    three = np.array([[[0.3]], [[0.25]], [[0.45]]], np.float32)
+    assert find_classes(three, ClassConfig(threshold=0.55)) == 2
+    assert find_classes(three, ClassConfig(threshold=0.65)) == 0
+
+
+def test_islands_become_what_surrounds_them():
+    classes = np.zeros((30, 30), int)
+    classes[5:20, 5:20] = 1
+    classes[10:12, 10:12] = 2
+    classes[25, 25] = 2
+    probabilities = np.eye(3, dtype=np.float32)[classes].transpose(2, 0, 1)
+    labels = find_classes(probabilities, ClassConfig(min_size=5))
     assert labels.dtype == np.int32
+    assert (labels[5:20, 5:20] == 1).all()
     assert labels.sum() == 225
-    three = np.stack([0.5 - front, front, np.zeros_like(front)])
-    three[2, 10:12, 10:12] = 0.9
-    cleaned = clean_labels(three, ObjectConfig(min_size=3))
-    assert set(np.unique(cleaned)) == {0, 1, 2}
-    assert (cleaned[10:12, 10:12] == 2).all()
-    assert cleaned[25, 25] == 0
+    kept = find_classes(probabilities, ClassConfig(min_size=4))
+    assert (kept[10:12, 10:12] == 2).all()
+    assert kept[25, 25] == 0
+    assert not find_classes(probabilities, ClassConfig(min_size=1000)).any()
+    full = find_classes(np.ones((2, 3, 3), np.float32), ClassConfig(threshold=0.1))
+    assert full.all()
+    assert not find_classes(np.ones((2, 3, 3)), ClassConfig(0.1, min_size=10)).any()
+
+
+def test_smoothing_takes_specks_away():
+    front = np.zeros((20, 20), np.float32)
+    front[5:15, 5:15] = 1
+    front[9, 9] = 0
+    front[1, 1] = 1
+    labels = find_classes(np.stack([1 - front, front]), ClassConfig(smoothing=1))
+    assert labels[9, 9] == 1
+    assert labels[1, 1] == 0
+
+
+def test_probabilities_of_one_class_are_refused():
     with pytest.raises(InputError, match="two classes"):
-        clean_labels(front[None], config)
+        find_classes(np.zeros((1, 3, 3), np.float32), ClassConfig())
+    with pytest.raises(InputError, match="smoothing"):
+        ClassConfig(smoothing=-1)
 
 
 def test_measurements_of_known_shapes_with_pixel_size():

@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari_medseg._config import from_dict
 from napari_medseg._types import AnySegmenter, JobError, Prediction, Progress
-from napari_medseg.batch import labels_of
 from napari_medseg.inference import open_segmenter
-from napari_medseg.instances import ObjectConfig
+from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from napari_medseg._types import Job, LabelArray
     from napari_medseg.engine.channel import Message
     from napari_medseg.engine.jobs import Context
@@ -28,7 +25,7 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     arguments : dict
         ``key``: the image's name; ``image``: ``float32 (C, Y, X)``; ``model``: a name
         or a model file; ``device``; ``objects``: settings of `ObjectConfig`, or None
-        for classes.
+        for classes; ``classes``: settings of `ClassConfig`, may be left out.
     context : Context
         Keeps segmenter and probabilities.
 
@@ -53,7 +50,7 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     yield Progress(1, 2, "segmenting")
     prediction = segmenter.predict(arguments["image"])
     context.shelf.put("prediction", arguments["key"], prediction)
-    labels = _labels(prediction, arguments["objects"])
+    labels = _labels(prediction, arguments)
     return {
         "labels": labels,
         "classes": [asdict(item) for item in prediction.classes],
@@ -67,7 +64,7 @@ def relabel(arguments: Message, context: Context) -> Job[LabelArray]:
     Parameters
     ----------
     arguments : dict
-        ``key``: the image; ``objects``: as of `segment`.
+        ``key``: the image; ``objects``, ``classes``: as of `segment`.
     context : Context
         Holds the probabilities.
 
@@ -85,7 +82,7 @@ def relabel(arguments: Message, context: Context) -> Job[LabelArray]:
     prediction: Prediction | None = context.shelf.get("prediction", arguments["key"])
     if prediction is None:
         raise JobError("The probabilities are no longer there; segment again.")
-    return _labels(prediction, arguments["objects"])
+    return _labels(prediction, arguments)
 
 
 def forget(arguments: Message, context: Context) -> Job[None]:
@@ -103,11 +100,16 @@ def forget(arguments: Message, context: Context) -> Job[None]:
     context.shelf.drop("image", arguments["key"])
 
 
-def _labels(prediction: Prediction, objects: Mapping[str, Any] | None) -> LabelArray:
-    if objects is None:
-        return labels_of(prediction, None)
-    config = from_dict(ObjectConfig, objects, "the settings of objects")
-    return labels_of(prediction, config)
+def _labels(prediction: Prediction, arguments: Message) -> LabelArray:
+    if arguments["objects"] is not None:
+        objects = from_dict(
+            ObjectConfig, arguments["objects"], "the settings of objects"
+        )
+        return labels_of(prediction, objects)
+    given = arguments.get("classes") or {}
+    return labels_of(
+        prediction, from_dict(ClassConfig, given, "the settings of classes")
+    )
 
 
 def _fingerprint(model: str) -> str:
