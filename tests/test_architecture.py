@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "samples",
         ),
         ("models",),
-        ("inference", "training", "evaluation", "quality"),
+        ("inference", "training", "evaluation", "quality", "large"),
         ("api", "exchange"),
         ("batch", "demo"),
         ("__init__",),  # the package itself: the public names, on demand

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_medseg._types import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -51,6 +53,30 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a sentence.
+
+    Parameters
+    ----------
+    path : Path
+        What is written in the block.
+
+    Raises
+    ------
+    InputError
+        The disk refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{path} cannot be written ({reason}). Check the free space and the "
+            "rights of the folder, or choose another folder."
+        ) from error
 
 
 def _flush(path: Path) -> None:

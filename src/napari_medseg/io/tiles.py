@@ -1,0 +1,95 @@
+"""Label images too large for memory: written as a tiled TIFF, a tile at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_medseg.io.atomic import atomic_path, disk_errors
+from napari_medseg.io.tiff import ome_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+TILE = 512
+"""Side of a tile, in pixels."""
+
+
+def write_label_tiles(
+    path: Path,
+    read: Callable[[int, slice], NDArray[Any]],
+    shape: tuple[int, ...],
+    highest: int,
+    *,
+    axes: str = "YX",
+    scale: Mapping[str, float] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> None:
+    """Write a label image that does not fit into memory, whole or not at all.
+
+    It is a compressed, tiled OME-TIFF, of 64 bits where it is larger than 4 GB. A
+    file that exists is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    read : callable
+        Gives some rows of a slice, ``(y, X)``: the number of the slice, in the order
+        of the file, and the rows.
+    shape : tuple of int
+        One length for each of ``axes``.
+    highest : int
+        The highest label; it decides the type.
+    axes : str
+        Letters of ``TZYX``, the last two ``YX``.
+    scale, units : mapping, optional
+        As for `napari_medseg.io.tiff.write_labels`.
+
+    Raises
+    ------
+    InputError
+        The disk refuses.
+    """
+    import tifffile
+
+    kind = next(
+        kind
+        for kind in (np.uint8, np.uint16, np.uint32)
+        if highest <= np.iinfo(kind).max
+    )
+    *stack, height, width = shape
+    with disk_errors(path), atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            _tiles(read, int(np.prod(stack, dtype=int)), height, width, kind),
+            shape=shape,
+            dtype=kind,
+            tile=(TILE, TILE),
+            ome=True,
+            bigtiff=int(np.prod(shape, dtype=np.int64)) * kind().nbytes > 2**31,
+            compression="zlib",
+            photometric="minisblack",
+            metadata=ome_metadata(axes, scale or {}, units or {}),
+        )
+
+
+def _tiles(
+    read: Callable[[int, slice], NDArray[Any]],
+    count: int,
+    height: int,
+    width: int,
+    kind: type[np.unsignedinteger[Any]],
+) -> Iterator[NDArray[Any]]:
+    """Give the tiles in the order of the file, padded with 0 at the edges."""
+    for index in range(count):
+        for top in range(0, height, TILE):
+            rows = read(index, slice(top, min(top + TILE, height)))
+            padded = np.zeros((TILE, -(-width // TILE) * TILE), kind)
+            padded[: len(rows), :width] = rows
+            for left in range(0, width, TILE):
+                yield np.ascontiguousarray(padded[:, left : left + TILE])
