@@ -89,6 +89,20 @@ def test_one_folder_for_both(tmp_path: Path) -> None:
     assert names_of(match_files(tmp_path, other_spelling)) == expected
 
 
+def test_folders_of_one_name_belong_together(tmp_path: Path) -> None:
+    images, masks = tmp_path, tmp_path / "annotations"
+    for folder, inside in ((images, ""), (images, "day 1"), (images, "day 2/left")):
+        (folder / inside).mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(folder / inside / "im.tif", picture(1))
+        (masks / inside).mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(masks / inside / "im.tif", mask(1))
+    touch(images / "other", "alone.tif")
+    touch(masks / "originals", "im_mask.png")
+    pairs = read_pairs(images, masks)
+    assert [pair.name for pair in pairs] == ["im", "day 1/im", "day 2/left/im"]
+    assert not check_pairs(images, masks)
+
+
 @pytest.mark.parametrize(
     ("images", "masks", "named"),
     [

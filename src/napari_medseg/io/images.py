@@ -236,6 +236,19 @@ def image_files(folder: str | Path, recursive: bool = False) -> list[Path]:
     return sorted(found)
 
 
+def inner_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder that may hold images, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False)
+            and not entry.name.startswith(".")
+            and not entry.name.lower().endswith(".zarr")
+            and entry.name not in _IGNORED_FOLDERS
+        )
+
+
 def _listed(name: str) -> bool:
     """Tell whether a name is that of an image to list."""
     return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES

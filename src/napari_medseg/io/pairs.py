@@ -67,8 +67,8 @@ def read_pairs(
     Parameters
     ----------
     images, masks : str or Path
-        Two folders; or one folder, where endings tell masks from images; or one
-        file each.
+        Two folders, in which folders of one name belong together too; or one
+        folder, where endings tell masks from images; or one file each.
     annotation : str
         What the masks' values mean. ``dense``: 0 background, each other value a
         class. ``sparse``: 0 unlabelled, 1 background, 2… classes. ``instances``:
@@ -97,7 +97,8 @@ def read_pairs(
         if len(errors) > MOST_SENTENCES:
             lines.append(f"… and {len(errors) - MOST_SENTENCES} more.")
         raise InputError("\n".join(lines))
-    return _build([_pair(item) for item in examined], kind, ignore, findings)
+    read = [_pair(item, Path(images)) for item in examined]
+    return _build(read, kind, ignore, findings)
 
 
 def check_pairs(
@@ -174,12 +175,14 @@ def gather(
     return _build(listed, kind, ignore, [])
 
 
-def _pair(item: Examined) -> Pair:
-    """Make a pair of files that were found good."""
+def _pair(item: Examined, root: Path) -> Pair:
+    """Make a pair of files that were found good; the name tells a folder inside."""
     if item.image is None or item.annotation is None:
         raise InputError(f"{item.image_path} could not be read. Check the file.")
+    parent = item.image_path.parent
+    inside = parent.relative_to(root) if parent.is_relative_to(root) else Path()
     return Pair(
-        image_stem(item.image_path),
+        (inside / image_stem(item.image_path)).as_posix(),
         item.image,
         item.annotation,
         item.image_path,

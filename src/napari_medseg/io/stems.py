@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_medseg._types import InputError
-from napari_medseg.io.images import image_files, image_stem
+from napari_medseg.io.images import image_files, image_stem, inner_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_seg")
@@ -41,8 +41,8 @@ def match_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     Parameters
     ----------
     images, masks : Path
-        Two folders; or one folder, where endings tell masks from images; or one
-        file each.
+        Two folders, in which folders of one name belong together too; or one
+        folder, where endings tell masks from images; or one file each.
 
     Returns
     -------
@@ -77,31 +77,77 @@ def match(images: Path, masks: Path) -> Matching:
     """
     if _is_image(images) and _is_image(masks):
         return Matching(((images, masks),), (), ())
-    image_paths, mask_paths = _listed(images), _listed(masks)
-    if images.resolve() == masks.resolve():
-        image_paths, mask_paths = _told_apart(image_paths)
-    by_stem = _unique(image_paths)
-    found: dict[Path, list[Path]] = {path: [] for path in image_paths}
+    image_paths: list[Path] = []
+    mask_paths: list[Path] = []
+    pairs: list[tuple[Path, Path]] = []
+    alone: list[Path] = []
+    lonely: list[Path] = []
+    for here, there in _folders(images, masks):
+        listed, masks_listed = _listed(here), _listed(there)
+        if here.resolve() == there.resolve():
+            listed, masks_listed = told_apart(listed)
+        found, left = masks_of(_unique(listed), masks_listed)
+        for image, own in found.items():
+            if len(own) > 1:
+                raise several_masks(image, own)
+            pairs += [(image, mask) for mask in own]
+            alone += [] if own else [image]
+        image_paths += listed
+        mask_paths += masks_listed
+        lonely += left
+    if not pairs:
+        raise _nothing(images, masks, image_paths, mask_paths)
+    return Matching(tuple(pairs), tuple(alone), tuple(lonely))
+
+
+def masks_of(
+    by_stem: Mapping[str, Path], masks: Iterable[Path]
+) -> tuple[dict[Path, list[Path]], list[Path]]:
+    """Give masks to images by their names.
+
+    Parameters
+    ----------
+    by_stem : mapping of str to Path
+        Images by `napari_medseg.io.images.image_stem`.
+    masks : iterable of Path
+        Masks.
+
+    Returns
+    -------
+    found : dict of Path to list of Path
+        The masks of each image, in the order of the images.
+    lonely : list of Path
+        Masks without an image.
+    """
+    found: dict[Path, list[Path]] = {path: [] for path in by_stem.values()}
     lonely = []
-    for mask in mask_paths:
+    for mask in masks:
         stem = image_stem(mask)
         owner = by_stem.get(stem) or by_stem.get(_without_ending(stem))
         if owner is None:
             lonely.append(mask)
         else:
             found[owner].append(mask)
-    for image, candidates in found.items():
-        if len(candidates) > 1:
-            names = " and ".join(path.name for path in candidates)
-            raise InputError(
-                f"{image.name} has several masks in {masks}: {names}. Keep one of "
-                "them there."
-            )
-    pairs = tuple((image, own[0]) for image, own in found.items() if own)
-    if not pairs:
-        raise _nothing(images, masks, image_paths, mask_paths)
-    alone = tuple(image for image, own in found.items() if not own)
-    return Matching(pairs, alone, tuple(lonely))
+    return found, lonely
+
+
+def several_masks(image: Path, masks: Sequence[Path]) -> InputError:
+    """Say that an image has more than one mask."""
+    names = " and ".join(path.name for path in masks)
+    return InputError(
+        f"{image.name} has several masks in {masks[0].parent}: {names}. Keep one of "
+        "them there."
+    )
+
+
+def _folders(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
+    """Give the two folders, then those of one name that lie in both."""
+    yield images, masks
+    if not (images.is_dir() and masks.is_dir()) or images.resolve() == masks.resolve():
+        return
+    names = set(inner_folders(images)) & set(inner_folders(masks))
+    for name in sorted(names):
+        yield from _folders(images / name, masks / name)
 
 
 def _is_image(path: Path) -> bool:
@@ -123,7 +169,7 @@ def _without_ending(stem: str) -> str:
     return stem
 
 
-def _told_apart(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+def told_apart(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     """Split one folder into images and masks by the endings."""
     masks = [path for path in paths if _has_ending(path)]
     return [path for path in paths if not _has_ending(path)], masks
