@@ -463,7 +463,8 @@ def target(folder: Path, name: str) -> Path:
 
 
 def test_formats_are_a_fixed_table() -> None:
-    assert list(FORMATS) == ["tif", "csv", "geojson", "roi", "coco", "ome-zarr"]
+    tables = ["csv", "parquet"]
+    assert list(FORMATS) == ["tif", *tables, "geojson", "roi", "coco", "ome-zarr"]
     with pytest.raises(TypeError):
         FORMATS["doc"] = ("", "")  # type: ignore[index]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +11,37 @@ from napari_medseg._labels import check_2d, object_boxes
 from napari_medseg._types import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    import pandas as pd
 
     from napari_medseg._labels import Array, BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPlane:
+    """The labels of a 2D image, or of one slice of a stack, and what is known of them.
+
+    Attributes
+    ----------
+    labels : ndarray of int
+        ``(Y, X)``, id of the object at each pixel; 0 is background.
+    index : mapping of str to int
+        Where in a stack the slice lies, from 0, such as ``{"T": 0, "Z": 3}``; empty
+        for an image that is no stack.
+    names : mapping of int to str
+        Names by id; default: the number.
+    classes : mapping of int to tuple of str
+        Name and colour (``#rrggbb``) of the class, by id; default: no class.
+    measurements : pandas.DataFrame or None
+        The id in the column ``label``, and numbers.
+    """
+
+    labels: Array
+    index: Mapping[str, int] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+    classes: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    measurements: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)

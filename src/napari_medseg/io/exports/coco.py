@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 import numpy as np
 
@@ -14,9 +17,12 @@ from napari_medseg.io.exports._objects import Crop, crops, label_image
 from napari_medseg.io.exports._writing import check_suffix, whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from napari_medseg._labels import Array
+
+_Described: TypeAlias = tuple[dict[str, Any], Iterable[dict[str, Any]]]
+"""What COCO says of an image, and of each of its objects, but for their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +37,18 @@ class CocoImage:
         ``(Y, X)``, id of the object at each pixel; 0 is background.
     categories : mapping of int to int or None
         Category of each object by its id; None: all are of the first category.
+    place : mapping of str to int
+        What else is said of the image, such as its slice in a stack.
     """
 
     file_name: str
     labels: Array
     categories: Mapping[int, int] | None = None
+    place: Mapping[str, int] = field(default_factory=dict)
 
 
 def write_coco(
-    path: str | Path, images: Sequence[CocoImage], categories: Mapping[int, str]
+    path: str | Path, images: Iterable[CocoImage], categories: Mapping[int, str]
 ) -> None:
     """Write the objects of images as a COCO file of instances.
 
@@ -50,8 +59,8 @@ def write_coco(
     ----------
     path : str or Path
         The file, ending ``.json``.
-    images : sequence of CocoImage
-        The images, in their order.
+    images : iterable of CocoImage
+        The images, in their order; each is asked for once.
     categories : mapping of int to str
         Names of the categories by their numbers.
 
@@ -64,46 +73,139 @@ def write_coco(
     """
     path = Path(path)
     check_suffix(path, ".json")
+    _check_categories(path, categories)
+    with _new_text(path) as file:
+        _write(file, _described(path, images, categories), categories)
+
+
+def write_coco_part(
+    path: str | Path, images: Iterable[CocoImage], categories: Mapping[int, str]
+) -> None:
+    """Write what `join_coco` makes a COCO file of: the objects of a few images.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ending ``.jsonl``: for each image a line that describes it, then a
+        line for each object.
+    images, categories
+        As for `write_coco`.
+
+    Raises
+    ------
+    InputError
+        As for `write_coco`.
+    """
+    path = Path(path)
+    check_suffix(path, ".jsonl")
+    _check_categories(path, categories)
+    with _new_text(path) as file:
+        for entry, found in _described(path, images, categories):
+            for line in ({"image": entry}, *found):
+                file.write(_dump(line) + "\n")
+
+
+def join_coco(
+    path: str | Path, parts: Iterable[Path], categories: Mapping[int, str]
+) -> None:
+    """Make one COCO file of parts, of which one at a time is in memory.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ending ``.json``.
+    parts : iterable of Path
+        Files of `write_coco_part`, in the order that images shall have.
+    categories : mapping of int to str
+        Names of the categories by their numbers.
+
+    Raises
+    ------
+    InputError
+        There is no category, a part is missing or damaged, the name has another
+        ending, or the disk refuses.
+    """
+    path = Path(path)
+    check_suffix(path, ".json")
+    _check_categories(path, categories)
+    described = (found for part in parts for found in _read_part(part))
+    with _new_text(path) as file:
+        _write(file, described, categories)
+
+
+def _read_part(path: Path) -> Iterator[_Described]:
+    """Yield the images of a part with their annotations."""
+    try:
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        starts = [number for number, line in enumerate(lines) if "image" in line]
+        for start, end in pairwise([*starts, len(lines)]):
+            yield lines[start]["image"], lines[start + 1 : end]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}, which holds the objects of one image, is missing or damaged. "
+            "Segment that image again."
+        ) from error
+
+
+@contextmanager
+def _new_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file that appears when it is whole."""
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        yield file
+
+
+def _check_categories(path: Path, categories: Mapping[int, str]) -> None:
+    """Refuse a file in which objects would be of no category."""
     if not categories:
         raise InputError(
             f"{path} needs at least one category for its objects. Give one, such as "
             "{1: 'object'}."
         )
-    text = json.dumps(_content(path, images, categories), separators=(",", ":"))
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
-def _content(
-    path: Path, images: Sequence[CocoImage], categories: Mapping[int, str]
-) -> dict[str, Any]:
-    """Return what the file holds."""
+def _write(
+    file: TextIO, images: Iterable[_Described], categories: Mapping[int, str]
+) -> None:
+    """Write images and annotations with numbers; only the images are kept."""
     entries: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, image in enumerate(images, 1):
-        labels = label_image(image.labels, f"The label image of {image.file_name}")
-        height, width = labels.shape
-        entries.append(
-            {
-                "id": number,
-                "file_name": image.file_name,
-                "width": width,
-                "height": height,
-            }
-        )
-        for found in _annotations(path, image, labels, categories):
-            own = {"id": len(annotations) + 1, "image_id": number}
-            annotations.append(own | found)
-    return {
+    number = 0
+    file.write('{"annotations":[')
+    for entry, found in images:
+        entries.append({"id": len(entries) + 1} | entry)
+        for annotation in found:
+            number += 1
+            ids = {"id": number, "image_id": len(entries)}
+            file.write(("," if number > 1 else "") + _dump(ids | annotation))
+    rest = {
         "info": {"description": "Objects found by napari-medseg"},
         "licenses": [],
         "images": entries,
-        "annotations": annotations,
         "categories": [
-            {"id": int(number), "name": name, "supercategory": ""}
-            for number, name in categories.items()
+            {"id": int(key), "name": name, "supercategory": ""}
+            for key, name in categories.items()
         ],
     }
+    file.write("]," + _dump(rest).removeprefix("{"))
+
+
+def _dump(value: Mapping[str, Any]) -> str:
+    """Return JSON without blanks."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _described(
+    path: Path, images: Iterable[CocoImage], categories: Mapping[int, str]
+) -> Iterator[_Described]:
+    """Yield what COCO says of each image, and of its objects."""
+    for image in images:
+        labels = label_image(image.labels, f"The label image of {image.file_name}")
+        height, width = labels.shape
+        entry = {"file_name": image.file_name, "width": width, "height": height}
+        found = _annotations(path, image, labels, categories)
+        yield entry | dict(image.place), found
 
 
 def _annotations(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medseg._types import InputError
-from napari_medseg.io.exports._objects import label_image
+from napari_medseg.io.exports._objects import LabelPlane, label_image
 from napari_medseg.io.exports._writing import check_suffix, whole_file
 from napari_medseg.io.exports.polygons import Polygon, outlines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -59,43 +59,74 @@ def write_geojson(
         The labels, the name's ending, a colour or the table cannot be used, or the
         disk refuses.
     """
+    plane = LabelPlane(labels, {}, names or {}, classes or {}, measurements)
+    write_geojson_planes(path, [plane])
+
+
+def write_geojson_planes(path: str | Path, planes: Iterable[LabelPlane]) -> None:
+    """Write the outlines of objects in the slices of a stack, in one file.
+
+    Each object says in QuPath's words in which slice and frame it is.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ending ``.geojson`` or ``.json``.
+    planes : iterable of LabelPlane
+        The slices; each is asked for once, when those before it are written.
+
+    Raises
+    ------
+    InputError
+        As for `write_geojson`.
+    """
     path = Path(path)
     check_suffix(path, ".geojson", ".json")
-    image = label_image(labels, f"The label image for {path}")
-    values = {} if measurements is None else _by_label(path, measurements)
-    kinds = {key: _class(path, *kind) for key, kind in (classes or {}).items()}
-    features = [
-        _feature(label, polygons, (names or {}).get(label), kinds.get(label), values)
-        for label, polygons in outlines(image).items()
-    ]
-    content = {"type": "FeatureCollection", "features": features}
-    text = json.dumps(content, separators=(",", ":"))
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.write('{"type":"FeatureCollection","features":[')
+        between = ""
+        for plane in planes:
+            for feature in _features(path, plane):
+                file.write(between + json.dumps(feature, separators=(",", ":")))
+                between = ","
+        file.write("]}")
 
 
-def _feature(
-    label: int,
-    polygons: Sequence[Polygon],
-    name: str | None,
-    kind: Mapping[str, Any] | None,
-    values: Mapping[int, Mapping[str, float]],
-) -> dict[str, Any]:
-    """Return one object as GeoJSON's Feature."""
-    properties: dict[str, Any] = {
-        "objectType": "annotation",
-        "name": str(label) if name is None else name,
-    }
-    if kind is not None:
-        properties["classification"] = kind
-    if values.get(label):
-        properties["measurements"] = values[label]
-    return {
-        "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, str(label))),
-        "geometry": _geometry(polygons),
-        "properties": properties,
-    }
+def _features(path: Path, plane: LabelPlane) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a slice as GeoJSON's Features."""
+    image = label_image(plane.labels, f"The label image for {path}")
+    table = plane.measurements
+    values = {} if table is None else _by_label(path, table)
+    kinds = {key: _class(path, *kind) for key, kind in plane.classes.items()}
+    for label, polygons in outlines(image).items():
+        properties: dict[str, Any] = {
+            "objectType": "annotation",
+            "name": plane.names.get(label, str(label)),
+        }
+        if label in kinds:
+            properties["classification"] = kinds[label]
+        if values.get(label):
+            properties["measurements"] = values[label]
+        geometry = _geometry(polygons)
+        if plane.index:
+            # -1: all channels
+            z, t = plane.index.get("Z", 0), plane.index.get("T", 0)
+            geometry["plane"] = {"c": -1, "z": z, "t": t}
+        yield {
+            "type": "Feature",
+            "id": _id(label, plane.index),
+            "geometry": geometry,
+            "properties": properties,
+        }
+
+
+def _id(label: int, index: Mapping[str, int]) -> str:
+    """Return an id that is the same whenever the object is written."""
+    place = "".join(f"{axis}{number}/" for axis, number in index.items())
+    return str(uuid.uuid5(_NAMESPACE, f"{place}{label}"))
 
 
 def _geometry(polygons: Sequence[Polygon]) -> dict[str, Any]:
