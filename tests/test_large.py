@@ -169,7 +169,7 @@ def test_a_segmenter_that_needs_the_whole_image(tmp_path: Path) -> None:
     job = segment_large_file(
         read_image(tmp_path / "a.npy"), Whole(), None, tmp_path / "b.tif"
     )
-    with pytest.raises(InputError, match="a.npy has 30 × 40 pixels"):
+    with pytest.raises(InputError, match=r"a\.npy has 30 × 40 pixels"):
         finish(job)
 
 

@@ -1,9 +1,8 @@
-"""TIFF, ImageJ TIFF and OME-TIFF: reading with metadata, writing labels."""
+"""TIFF, ImageJ TIFF and OME-TIFF: reading with metadata, writing what was found."""
 
 from __future__ import annotations
 
 import struct
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medseg._types import InputError
-from napari_medseg.io.atomic import atomic_path
+from napari_medseg.io.atomic import atomic_path, disk_errors
 from napari_medseg.io.axes import LETTERS, unit_name
 from napari_medseg.io.raw import (
     LAZY_BYTES,
@@ -23,13 +22,16 @@ from napari_medseg.io.raw import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
 # Resolution units of the TIFF tag in µm. Inches are left out: they are the dots
 # per inch of paint programs and say nothing about the object.
 _RESOLUTION_UNITS = {3: 10_000.0, 4: 1_000.0, 5: 1.0}
+
+_STEPS = 4096
+"""Probabilities are written in steps of one part in this many."""
 
 
 def read_tiff(path: Path) -> Raw:
@@ -233,12 +235,66 @@ def write_labels(
     InputError
         The labels cannot be stored as such a file, or the disk refuses.
     """
-    import tifffile
-
     path = Path(path)
     data = _storable(path, np.asarray(labels), axes)
-    metadata = _ome_metadata(axes, scale or {}, units or {})
-    with _disk_errors(path), atomic_path(path) as temporary:
+    _write_ome(path, data, ome_metadata(axes, scale or {}, units or {}))
+
+
+def write_probabilities(
+    path: str | Path,
+    probabilities: NDArray[Any],
+    names: Sequence[str],
+    *,
+    axes: str = "CYX",
+    scale: Mapping[str, float] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> None:
+    """Write class probabilities as a compressed OME-TIFF, whole or not at all.
+
+    The values are ``float32``, which every program opens, rounded to 1/4096, which
+    makes the file several times smaller. A file that exists is replaced.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ending ``.tif`` or ``.tiff``.
+    probabilities : ndarray
+        From 0 to 1, with one axis for each of ``axes``; ``C`` is the class.
+    names : sequence of str
+        Names of the classes, background first.
+    axes : str
+        Letters of ``TZCYX``, one for each axis, ``C`` among them.
+    scale, units : mapping, optional
+        As for `write_labels`.
+
+    Raises
+    ------
+    InputError
+        Axes, names or ending do not fit, or the disk refuses.
+    """
+    path = Path(path)
+    values = np.asarray(probabilities)
+    _check_suffix(path, "probabilities are")
+    _check_axes(path, values, axes, "probabilities")
+    if "C" not in axes or values.shape[axes.index("C")] != len(names):
+        raise InputError(
+            f"{path}: probabilities of shape {values.shape} with the axes {axes!r} do "
+            f"not hold one image for each of the {len(names)} classes. Name each."
+        )
+    # A step of a power of two: the last bits are 0, and so compress well.
+    rounded = np.multiply(values, _STEPS, dtype=np.float32)
+    np.rint(rounded, out=rounded)
+    rounded /= np.float32(_STEPS)
+    metadata = ome_metadata(axes, scale or {}, units or {})
+    metadata["Channel"] = {"Name": list(names)}
+    _write_ome(path, rounded, metadata)
+
+
+def _write_ome(path: Path, data: NDArray[Any], metadata: dict[str, Any]) -> None:
+    """Write a compressed OME-TIFF under a temporary name and rename it."""
+    import tifffile
+
+    with disk_errors(path), atomic_path(path) as temporary:
         # A tag says that one channel is meant: without it, three slices of uint8
         # would be taken for a colour image.
         tifffile.imwrite(
@@ -251,7 +307,7 @@ def write_labels(
         )
 
 
-def _ome_metadata(
+def ome_metadata(
     axes: str, scale: Mapping[str, float], units: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return axes and pixel size in the words of OME."""
@@ -268,21 +324,13 @@ def _ome_metadata(
 
 def _storable(path: Path, labels: NDArray[Any], axes: str) -> NDArray[Any]:
     """Check the labels and bring them into the smallest type."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise InputError(
-            f"{path} must end in .tif or .tiff: label images are written as TIFF."
-        )
+    _check_suffix(path, "label images are")
     if labels.dtype.kind not in "bui":
         raise InputError(
             f"{path}: labels are whole numbers, but these are {labels.dtype}. "
             "Convert them first."
         )
-    known = set(axes) <= set(LETTERS) and len(set(axes)) == len(axes) == labels.ndim
-    if not known or labels.size == 0:
-        raise InputError(
-            f"{path}: labels of shape {labels.shape} do not fit the axes {axes!r}. "
-            "Give one of the letters T, Z, C, Y, X for each axis."
-        )
+    _check_axes(path, labels, axes, "labels")
     low, high = int(labels.min()), int(labels.max())
     kinds = (np.uint8, np.uint16, np.uint32)
     fitting = [kind for kind in kinds if high <= np.iinfo(kind).max]
@@ -294,14 +342,17 @@ def _storable(path: Path, labels: NDArray[Any], axes: str) -> NDArray[Any]:
     return labels.astype(fitting[0])
 
 
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+def _check_suffix(path: Path, what: str) -> None:
+    """Refuse a name that other programs would not take for a TIFF."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"{path} must end in .tif or .tiff: {what} written as TIFF.")
+
+
+def _check_axes(path: Path, values: NDArray[Any], axes: str, what: str) -> None:
+    """Refuse axes that are not those of the array."""
+    known = set(axes) <= set(LETTERS) and len(set(axes)) == len(axes) == values.ndim
+    if not known or values.size == 0:
         raise InputError(
-            f"{path} cannot be written ({reason}). Check the free space and the "
-            "rights of the folder, or choose another folder."
-        ) from error
+            f"{path}: {what} of shape {values.shape} do not fit the axes {axes!r}. "
+            "Give one of the letters T, Z, C, Y, X for each axis."
+        )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from napari_medseg._types import InputError
-from napari_medseg.io.atomic import atomic_path
+from napari_medseg.io.atomic import atomic_path, disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     InputError
         The disk refuses.
     """
-    with _disk_errors(path), atomic_path(path) as temporary:
+    with disk_errors(path), atomic_path(path) as temporary:
         yield temporary
 
 
@@ -79,7 +79,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     InputError
         The disk refuses.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path, "part")
         try:
@@ -120,16 +120,3 @@ def _put_in_place(folder: Path, target: Path) -> None:
         os.replace(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"{path} cannot be written ({reason}). Check the free space and the "
-            "rights of the folder, or choose another folder."
-        ) from error
