@@ -31,6 +31,7 @@ from napari_medseg.io.normalise import Normalisation, apply_limits, limits
 from napari_medseg.io.pixels import ArrayPixels
 from napari_medseg.models import bundled
 from napari_medseg.models.backbone import autocast, load_backbone
+from napari_medseg.models.classical import open_classical
 from napari_medseg.models.devices import is_out_of_memory, resolve_device
 from napari_medseg.models.framing import Blender, Box, Framing
 from napari_medseg.models.nano import EMBEDDING_CHANNELS
@@ -429,13 +430,9 @@ def open_segmenter(
     ModelFileError, WeightsError
         As for `load`.
     """
-    classical = CLASSICAL.get(name)
+    classical = open_classical(name)
     if classical is not None:
-        module, factory = classical.factory
-        segmenter: AnySegmenter = getattr(import_module(module), factory)(
-            **classical.options
-        )
-        return segmenter
+        return classical
     specialist = SPECIALISTS.get(name)
     if specialist is not None:
         return load(bundled.find(specialist.file), device, base)

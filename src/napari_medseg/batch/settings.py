@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from napari_medseg._config import check, setting
 from napari_medseg._types import InputError
-from napari_medseg.instances import ObjectConfig  # noqa: TC001  (read by from_dict)
-from napari_medseg.io.exports import FORMATS
+from napari_medseg.instances import ClassConfig, ObjectConfig
+from napari_medseg.io.exports import FORMATS, has_parquet
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class BatchSettings:
 
     Attributes
     ----------
-    model, device, base, objects, formats, probabilities
+    model, device, base, objects, classes, formats, probabilities
         See the help text of each field.
     """
 
@@ -26,6 +26,9 @@ class BatchSettings:
     objects: ObjectConfig | None = setting(  # noqa: RUF009  (it is a field)
         None, "How objects are found; without it, classes are written"
     )
+    classes: ClassConfig | None = setting(  # noqa: RUF009
+        None, "How classes are found, where objects are not asked for"
+    )
     formats: tuple[str, ...] = setting(
         (), f"What is written beside the labels: {', '.join(FORMATS)}"
     )
@@ -33,9 +36,22 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.objects is not None and self.classes is not None:
+            raise InputError(
+                "Either objects or classes are written; give settings for one of them."
+            )
         for name in self.formats:
             if name not in FORMATS:
                 raise InputError(
                     f"{name!r} is not a format that can be written; choose from "
                     f"{', '.join(FORMATS)}."
                 )
+        if "parquet" in self.formats and not has_parquet():
+            raise InputError(
+                "Parquet needs the package pyarrow: pip install pyarrow. Or choose csv."
+            )
+
+    @property
+    def labels(self) -> ObjectConfig | ClassConfig:
+        """How labels are made of probabilities."""
+        return self.objects or self.classes or ClassConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,13 +11,14 @@ import numpy as np
 from napari_medseg._types import Prediction, default_classes
 from napari_medseg.io.normalise import Normalisation, apply_limits, limits
 from napari_medseg.io.pixels import ArrayPixels
+from napari_medseg.models.registry import CLASSICAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from napari_medseg._types import FloatArray, LabelClass, Pixels
+    from napari_medseg._types import AnySegmenter, FloatArray, LabelClass, Pixels
     from napari_medseg.io.normalise import Limits
 
 BAND = 1024
@@ -96,6 +98,27 @@ class Otsu:
             if threshold is not None:
                 found[known & ((grey > threshold) != self.dark)] = 1
             yield Prediction(np.stack([1 - found, found]), self.classes)
+
+
+def open_classical(name: str) -> AnySegmenter | None:
+    """Open a segmenter without training; torch is not needed for it.
+
+    Parameters
+    ----------
+    name : str
+        A name that `models list` shows.
+
+    Returns
+    -------
+    AnySegmenter or None
+        Ready to predict; None where the name is that of another kind.
+    """
+    entry = CLASSICAL.get(name)
+    if entry is None:
+        return None
+    module, factory = entry.factory
+    segmenter: AnySegmenter = getattr(import_module(module), factory)(**entry.options)
+    return segmenter
 
 
 def _grey(
