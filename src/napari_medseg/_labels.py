@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +21,9 @@ DoubleArray = np.ndarray[Any, np.dtype[np.float64]]
 
 Box = tuple[slice, slice]
 """Rows and columns of a part of an image."""
+
+WINDOW = 4096
+"""Side of the parts in which large label images are looked at, in pixels."""
 
 _USUAL_IDS = 4_000_000
 """Ids up to this are used as places in a list."""
@@ -127,21 +133,125 @@ def check_2d(image: Array, name: str) -> Array:
     return values
 
 
-def object_boxes(labels: Array) -> Iterator[tuple[int, Box]]:
-    """Yield the smallest box around each object.
+@dataclass(frozen=True, slots=True)
+class StoredLabels:
+    """Labels ``(Y, X)`` that do not lie in memory: parts of them are read on demand.
+
+    Attributes
+    ----------
+    data : array
+        Anything that reads a part when it is indexed, such as a zarr array of
+        integers from 0 up; its last axes are Y and X.
+    index : tuple of int
+        Which slice, one number for each other axis.
+    """
+
+    data: Any
+    index: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        height, width = self.data.shape[-2:]
+        return int(height), int(width)
+
+    def __getitem__(self, key: Box) -> Array:
+        """Read a part."""
+        return np.asarray(self.data[(*self.index, *key)])
+
+
+AnyLabels: TypeAlias = Array | StoredLabels
+"""Labels ``(Y, X)``, in memory or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a label image, and the objects that are looked at in it.
+
+    Attributes
+    ----------
+    rows, columns : slice
+        Which part; it holds each of the objects whole.
+    labels : ndarray of int
+        The part; other objects may reach into it.
+    boxes : tuple of (int, tuple of slice)
+        Id of each object and the smallest box around it, in the part.
+    """
+
+    rows: slice
+    columns: slice
+    labels: Array
+    boxes: tuple[tuple[int, Box], ...]
+
+
+def label_windows(labels: AnyLabels, side: int = WINDOW) -> Iterator[Window]:
+    """Cut a label image into parts that fit into memory, without cutting objects.
 
     Parameters
     ----------
-    labels : ndarray of int
+    labels : ndarray of int or StoredLabels
         ``(Y, X)``, id of the object at each pixel; 0 is background.
+    side : int
+        An image of at most ``side`` × ``side`` pixels is one part. Parts of a larger
+        one are about as large, unless an object is larger.
 
     Yields
     ------
-    label : int
-        The id; they come in order.
-    box : tuple of slice
-        Rows and columns.
+    Window
+        Each object is in one of them, in the order of ids.
     """
+    height, width = labels.shape
+    everything = (slice(0, height), slice(0, width))
+    if height * width <= side * side:
+        part = np.asarray(labels[everything])
+        yield Window(*everything, part, tuple(_boxes(part)))
+        return
+    groups: defaultdict[tuple[int, int], list[tuple[int, Box]]] = defaultdict(list)
+    for label, box in _boxes_by_bands(labels, side):
+        groups[box[0].start // side, box[1].start // side].append((label, box))
+    for _, found in sorted(groups.items()):
+        rows, columns = (
+            slice(
+                min(box[axis].start for _, box in found),
+                max(box[axis].stop for _, box in found),
+            )
+            for axis in (0, 1)
+        )
+        inside = tuple(
+            (label, (_moved(box[0], -rows.start), _moved(box[1], -columns.start)))
+            for label, box in sorted(found, key=itemgetter(0))
+        )
+        yield Window(rows, columns, np.asarray(labels[rows, columns]), inside)
+
+
+def _boxes_by_bands(labels: AnyLabels, band: int) -> Iterator[tuple[int, Box]]:
+    """Yield the boxes of an image of which a band of rows is read at a time."""
+    height, width = labels.shape
+    known: dict[int, Box] = {}
+    for top in range(0, height, band):
+        rows = slice(top, min(top + band, height))
+        for label, box in _boxes(np.asarray(labels[rows, slice(0, width)])):
+            own = (_moved(box[0], top), box[1])
+            known[label] = _around(known.get(label, own), own)
+    yield from known.items()
+
+
+def _moved(part: slice, by: int) -> slice:
+    """Return a slice further on."""
+    return slice(part.start + by, part.stop + by)
+
+
+def _around(first: Box, second: Box) -> Box:
+    """Return the box around two boxes."""
+    rows, columns = (
+        slice(min(one.start, other.start), max(one.stop, other.stop))
+        for one, other in zip(first, second, strict=True)
+    )
+    return rows, columns
+
+
+def _boxes(labels: Array) -> Iterator[tuple[int, Box]]:
+    """Yield the id of each object, in order, and the smallest box around it."""
     from scipy import ndimage
 
     if labels.size == 0:

@@ -28,6 +28,16 @@ _UNITS = {
     "ms": ("millisecond", "milliseconds"),
     "min": ("minute", "minutes"),
 }
+_UNIT_WORDS = {
+    "nm": "nanometer",
+    "µm": "micrometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "m": "meter",
+    "ms": "millisecond",
+    "s": "second",
+    "min": "minute",
+}
 _UNIT_NAMES = {
     alias: unit for unit, names in _UNITS.items() for alias in (unit, *names)
 }
@@ -47,6 +57,23 @@ def unit_name(unit: str) -> str:
         ``µm``, ``nm``, ``mm``, ``s``, …; what is not known stays as it is.
     """
     return _UNIT_NAMES.get(unit.strip().casefold(), unit.strip())
+
+
+def unit_word(unit: str) -> str:
+    """Return the name of a unit in letters of ASCII.
+
+    Parameters
+    ----------
+    unit : str
+        As `unit_name` gives it.
+
+    Returns
+    -------
+    str
+        Such as ``micrometer``, which OME-NGFF and tables use; what is not known stays
+        as it is.
+    """
+    return _UNIT_WORDS.get(unit, unit)
 
 
 def guess_axes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:

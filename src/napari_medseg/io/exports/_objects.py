@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medseg._labels import check_2d, object_boxes
+from napari_medseg._labels import StoredLabels, check_2d, label_windows
 from napari_medseg._types import InputError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from napari_medseg._labels import Array, BoolArray
+    from napari_medseg._labels import AnyLabels, Array, BoolArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class LabelPlane:
 
     Attributes
     ----------
-    labels : ndarray of int
+    labels : ndarray of int or StoredLabels
         ``(Y, X)``, id of the object at each pixel; 0 is background.
     index : mapping of str to int
         Where in a stack the slice lies, from 0, such as ``{"T": 0, "Z": 3}``; empty
@@ -37,7 +37,7 @@ class LabelPlane:
         The id in the column ``label``, and numbers.
     """
 
-    labels: Array
+    labels: AnyLabels
     index: Mapping[str, int] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
     classes: Mapping[int, tuple[str, str]] = field(default_factory=dict)
@@ -64,37 +64,39 @@ class Crop:
     y: int
 
 
-def crops(labels: Array) -> Iterator[Crop]:
-    """Yield the objects of a label image in the order of their ids.
+def crops(labels: AnyLabels) -> Iterator[Crop]:
+    """Yield the objects of a label image.
 
     Parameters
     ----------
-    labels : ndarray of int
+    labels : ndarray of int or StoredLabels
         ``(Y, X)``, 0 for background; checked by `label_image`.
 
     Yields
     ------
     Crop
-        One object.
+        One object; in the order of their ids, but for very large images.
     """
-    for label, box in object_boxes(labels):
-        rows, columns = box
-        yield Crop(label, labels[box] == label, columns.start, rows.start)
+    for window in label_windows(labels):
+        for label, box in window.boxes:
+            x, y = (part.start for part in reversed(box))
+            mask = window.labels[box] == label
+            yield Crop(label, mask, window.columns.start + x, window.rows.start + y)
 
 
-def label_image(labels: Array, subject: str) -> Array:
+def label_image(labels: AnyLabels, subject: str) -> AnyLabels:
     """Refuse what is not a 2D image of labels.
 
     Parameters
     ----------
-    labels : ndarray
-        The labels.
+    labels : ndarray or StoredLabels
+        The labels; those that do not lie in memory are not looked at.
     subject : str
         What they are, to begin the sentence with.
 
     Returns
     -------
-    ndarray of int
+    ndarray of int or StoredLabels
         The labels ``(Y, X)``.
 
     Raises
@@ -102,6 +104,8 @@ def label_image(labels: Array, subject: str) -> Array:
     InputError
         The image is not 2D, is empty, or holds other than integers from 0 up.
     """
+    if isinstance(labels, StoredLabels):
+        return labels
     return label_values(check_2d(labels, subject), subject)
 
 

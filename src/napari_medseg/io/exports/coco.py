@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,7 +19,7 @@ from napari_medseg.io.exports._writing import check_suffix, whole_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_medseg._labels import Array
+    from napari_medseg._labels import AnyLabels
 
 _Described: TypeAlias = tuple[dict[str, Any], Iterable[dict[str, Any]]]
 """What COCO says of an image, and of each of its objects, but for their numbers."""
@@ -33,7 +33,7 @@ class CocoImage:
     ----------
     file_name : str
         Name of the image's file, as whoever reads the COCO file shall find it.
-    labels : ndarray of int
+    labels : ndarray of int or StoredLabels
         ``(Y, X)``, id of the object at each pixel; 0 is background.
     categories : mapping of int to int or None
         Category of each object by its id; None: all are of the first category.
@@ -42,7 +42,7 @@ class CocoImage:
     """
 
     file_name: str
-    labels: Array
+    labels: AnyLabels
     categories: Mapping[int, int] | None = None
     place: Mapping[str, int] = field(default_factory=dict)
 
@@ -106,7 +106,10 @@ def write_coco_part(
 
 
 def join_coco(
-    path: str | Path, parts: Iterable[Path], categories: Mapping[int, str]
+    path: str | Path,
+    parts: Iterable[Path],
+    categories: Mapping[int, str],
+    optional: Collection[int] = (),
 ) -> None:
     """Make one COCO file of parts, of which one at a time is in memory.
 
@@ -118,6 +121,8 @@ def join_coco(
         Files of `write_coco_part`, in the order that images shall have.
     categories : mapping of int to str
         Names of the categories by their numbers.
+    optional : collection of int
+        Categories that are left out where no object is of them.
 
     Raises
     ------
@@ -130,7 +135,7 @@ def join_coco(
     _check_categories(path, categories)
     described = (found for part in parts for found in _read_part(part))
     with _new_text(path) as file:
-        _write(file, described, categories)
+        _write(file, described, categories, optional)
 
 
 def _read_part(path: Path) -> Iterator[_Described]:
@@ -167,16 +172,21 @@ def _check_categories(path: Path, categories: Mapping[int, str]) -> None:
 
 
 def _write(
-    file: TextIO, images: Iterable[_Described], categories: Mapping[int, str]
+    file: TextIO,
+    images: Iterable[_Described],
+    categories: Mapping[int, str],
+    optional: Collection[int] = (),
 ) -> None:
     """Write images and annotations with numbers; only the images are kept."""
     entries: list[dict[str, Any]] = []
+    unused = set(optional)
     number = 0
     file.write('{"annotations":[')
     for entry, found in images:
         entries.append({"id": len(entries) + 1} | entry)
         for annotation in found:
             number += 1
+            unused.discard(annotation["category_id"])
             ids = {"id": number, "image_id": len(entries)}
             file.write(("," if number > 1 else "") + _dump(ids | annotation))
     rest = {
@@ -186,6 +196,7 @@ def _write(
         "categories": [
             {"id": int(key), "name": name, "supercategory": ""}
             for key, name in categories.items()
+            if key not in unused
         ],
     }
     file.write("]," + _dump(rest).removeprefix("{"))
@@ -209,7 +220,7 @@ def _described(
 
 
 def _annotations(
-    path: Path, image: CocoImage, labels: Array, categories: Mapping[int, str]
+    path: Path, image: CocoImage, labels: AnyLabels, categories: Mapping[int, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield what COCO says of each object."""
     shape = (labels.shape[0], labels.shape[1])

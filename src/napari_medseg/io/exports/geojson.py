@@ -13,7 +13,7 @@ import numpy as np
 from napari_medseg._types import InputError
 from napari_medseg.io.exports._objects import LabelPlane, label_image
 from napari_medseg.io.exports._writing import check_suffix, whole_file
-from napari_medseg.io.exports.polygons import Polygon, outlines
+from napari_medseg.io.exports.polygons import Polygon, each_outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -101,7 +101,7 @@ def _features(path: Path, plane: LabelPlane) -> Iterator[dict[str, Any]]:
     table = plane.measurements
     values = {} if table is None else _by_label(path, table)
     kinds = {key: _class(path, *kind) for key, kind in plane.classes.items()}
-    for label, polygons in outlines(image).items():
+    for label, polygons in each_outline(image):
         properties: dict[str, Any] = {
             "objectType": "annotation",
             "name": plane.names.get(label, str(label)),

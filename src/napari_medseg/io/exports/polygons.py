@@ -14,7 +14,13 @@ from napari_medseg.io.exports._objects import crops, label_image
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_medseg._labels import Array, BoolArray, DoubleArray, IntArray
+    from napari_medseg._labels import (
+        AnyLabels,
+        Array,
+        BoolArray,
+        DoubleArray,
+        IntArray,
+    )
 
 # The steps of the headings 0 to 3: along x, along y, against x, against y.
 _STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
@@ -60,11 +66,27 @@ def outlines(labels: Array) -> dict[int, list[Polygon]]:
     InputError
         The labels are not a 2D image of integers from 0 up.
     """
-    image = label_image(labels, "The label image")
-    return {
-        crop.label: _polygons(crop.mask, np.array([crop.x, crop.y], np.float64))
-        for crop in crops(image)
-    }
+    return dict(each_outline(label_image(labels, "The label image")))
+
+
+def each_outline(labels: AnyLabels) -> Iterator[tuple[int, list[Polygon]]]:
+    """Yield the exact outlines of all objects, one object at a time.
+
+    Parameters
+    ----------
+    labels : ndarray of int or StoredLabels
+        ``(Y, X)``; checked.
+
+    Yields
+    ------
+    label : int
+        Id of an object.
+    polygons : list of Polygon
+        Its pieces.
+    """
+    for crop in crops(labels):
+        origin = np.array([crop.x, crop.y], np.float64)
+        yield crop.label, _polygons(crop.mask, origin)
 
 
 def _polygons(mask: BoolArray, origin: DoubleArray) -> list[Polygon]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_medseg.io.exports._objects import LabelPlane, label_image
 from napari_medseg.io.exports._writing import check_suffix, whole_file
-from napari_medseg.io.exports.polygons import Polygon, outlines
+from napari_medseg.io.exports.polygons import Polygon, each_outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,12 +83,13 @@ def write_rois_planes(
 def _rois(path: Path, plane: LabelPlane, channels: int) -> Iterator[ImagejRoi]:
     """Yield the ROIs of a slice."""
     image = label_image(plane.labels, f"The label image for {path}")
-    digits = max(4, len(str(image.max())))
+    # the highest number of labels on the disk is not known yet
+    digits = len(str(image.max())) if isinstance(image, np.ndarray) else 6
     place = "".join(
         f"{axis.lower()}{number + 1:03d}-" for axis, number in plane.index.items()
     )
-    for label, polygons in outlines(image).items():
-        name = plane.names.get(label, f"{label:0{digits}d}")
+    for label, polygons in each_outline(image):
+        name = plane.names.get(label, f"{label:0{max(4, digits)}d}")
         # it names a file in the archive, too
         roi = _roi(place + re.sub(r"[/\\:]", "_", name), polygons)
         _put(roi, plane.index, channels)

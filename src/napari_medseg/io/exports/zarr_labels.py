@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_medseg._labels import StoredLabels
 from napari_medseg._types import InputError
-from napari_medseg.io.axes import unit_name
+from napari_medseg.io.axes import unit_name, unit_word
 from napari_medseg.io.exports._objects import label_values
 from napari_medseg.io.exports._writing import check_suffix, whole_folder
 from napari_medseg.io.zarr_store import is_zarr
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     import zarr
 
-    from napari_medseg._labels import Array
+    from napari_medseg._labels import AnyLabels
 
 # Version 0.5 would shut out the programs that do not know it yet; those that do
 # read 0.4 as well.
@@ -38,24 +39,12 @@ _COMPRESSOR: dict[str, Any] = {
 }
 """The one that every reader of zarr 2 knows; zarr's own default is younger."""
 
-_UNITS = {
-    "nm": "nanometer",
-    "µm": "micrometer",
-    "mm": "millimeter",
-    "cm": "centimeter",
-    "m": "meter",
-    "ms": "millisecond",
-    "s": "second",
-    "min": "minute",
-}
-"""The names that OME-NGFF has for the units of this package."""
-
 _NO_UNITS = ("", "px", "pixel", "pixels")
 
 
 def write_ome_zarr(
     path: str | Path,
-    labels: Array,
+    labels: AnyLabels,
     *,
     axes: str = "YX",
     scale: Mapping[str, float] | None = None,
@@ -72,8 +61,9 @@ def write_ome_zarr(
     ----------
     path : str or Path
         The folder, ending ``.zarr``, by custom ``.ome.zarr``.
-    labels : ndarray of int
-        One axis for each of ``axes``; ids of objects, 0 is background.
+    labels : ndarray of int or StoredLabels
+        One axis for each of ``axes``; ids of objects, 0 is background. Of labels that
+        do not lie in memory all slices are written, in the type that they have.
     axes : str
         ``YX``, ``ZYX``, ``TYX`` or ``TZYX``.
     scale : mapping of str to float, optional
@@ -100,15 +90,21 @@ def write_ome_zarr(
         _write(temporary, data, metadata)
 
 
-def _fitting(path: Path, labels: Array, axes: str) -> Array:
+def _fitting(path: Path, labels: AnyLabels, axes: str) -> Any:
     """Check the labels and bring them into the smallest type."""
     subject = f"The label image for {path}"
-    values = label_values(labels, subject)
+    values: Any = (
+        labels.data
+        if isinstance(labels, StoredLabels)
+        else label_values(labels, subject)
+    )
     if axes not in _AXES or len(axes) != values.ndim:
         raise InputError(
             f"{subject} has the shape {values.shape}, which does not fit the axes "
             f"{axes!r}. Give axes of {', '.join(_AXES)}, one letter for each axis."
         )
+    if isinstance(labels, StoredLabels):
+        return values
     return values.astype(np.min_scalar_type(int(values.max())))
 
 
@@ -132,7 +128,7 @@ def _multiscale(
         entry = {"name": axis.lower(), "type": "time" if axis == "T" else "space"}
         unit = unit_name(units.get(axis) or "")
         if unit not in _NO_UNITS:
-            entry["unit"] = _UNITS.get(unit, unit)
+            entry["unit"] = unit_word(unit)
         described.append(entry)
     transformation = {"type": "scale", "scale": sizes}
     return {
@@ -143,7 +139,7 @@ def _multiscale(
     }
 
 
-def _write(folder: Path, data: Array, multiscale: Mapping[str, Any]) -> None:
+def _write(folder: Path, data: Any, multiscale: Mapping[str, Any]) -> None:
     """Fill a new folder."""
     import zarr
 
@@ -161,13 +157,19 @@ def _write(folder: Path, data: Array, multiscale: Mapping[str, Any]) -> None:
     }
 
 
-def _add_level(group: zarr.Group, data: Array) -> None:
-    """Store the pixels as the one level of a group."""
-    pieces = [min(_CHUNK, length) for length in data.shape[-2:]]
-    group.create_array(
+def _add_level(group: zarr.Group, data: Any) -> None:
+    """Store the pixels as the one level of a group, some rows at a time."""
+    *stack, height, width = data.shape
+    level: Any = group.create_array(
         "0",
-        data=data,
-        chunks=(*(1 for _ in data.shape[:-2]), *pieces),
+        shape=data.shape,
+        dtype=np.dtype(data.dtype),
+        fill_value=0,
+        chunks=(*(1 for _ in stack), min(_CHUNK, height), min(_CHUNK, width)),
         compressors=_COMPRESSOR,
         chunk_key_encoding={"name": "v2", "separator": "/"},
     )
+    for index in np.ndindex(*stack):
+        for top in range(0, height, _CHUNK):
+            part = (*index, slice(top, min(top + _CHUNK, height)), slice(0, width))
+            level[part] = data[part]
