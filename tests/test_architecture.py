@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "samples",
         ),
         ("models",),
-        ("inference", "training", "evaluation", "quality", "large"),
+        ("inference", "training", "evaluation", "quality", "large", "layer_data"),
         ("api", "exchange"),
         ("batch", "demo"),
         ("__init__",),  # the package itself: the public names, on demand
@@ -71,9 +71,9 @@ TORCH = frozenset(
 
 QUICK = (
     "__init__ __main__ _types _release _config _labels io metrics matching surfaces "
-    "instances measurements blocks samples evaluation models.__init__ models.registry "
-    "models.bundled models.weights models._download training.__init__ engine cli "
-    "widgets"
+    "instances measurements blocks samples evaluation layer_data models.__init__ "
+    "models.registry models.bundled models.weights models._download "
+    "training.__init__ engine cli widgets"
 ).split()
 """Importing these imports no torch: rooms, or single modules of a room."""
 

@@ -160,6 +160,24 @@ def test_the_shelf_drops_what_was_not_used_for_longest() -> None:
     assert shelf.get("image", "d") is None
 
 
+def test_the_shelf_drops_what_takes_too_much_room() -> None:
+    shelf = Shelf({"prediction": 10}, room=100)
+    for number in range(4):
+        shelf.put("prediction", str(number), number, 40)
+    assert [shelf.get("prediction", str(number)) for number in range(4)] == [
+        None,
+        None,
+        2,
+        3,
+    ]
+    shelf.put("prediction", "large", 5, 1000)
+    assert shelf.get("prediction", "3") is None
+    assert shelf.get("prediction", "large") == 5
+    shelf.put("prediction", "large", 6, 10)
+    shelf.put("prediction", "small", 7, 90)
+    assert shelf.get("prediction", "large") == 6
+
+
 class Ending:
     """A listener that keeps the end alone."""
 

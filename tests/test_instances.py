@@ -18,6 +18,7 @@ from napari_medseg.instances import (
     labels_of,
     measure,
 )
+from napari_medseg.measurements import measure_classes
 
 
 def disc(centre, radius, shape=(64, 96)):
@@ -221,6 +222,20 @@ def test_pixels_that_are_not_square():
     assert row["eccentricity"] == pytest.approx(0, abs=0.1)
     assert row["axis_minor_length"] == pytest.approx(40, rel=0.02)
     assert row["perimeter"] == pytest.approx(2 * math.pi * 20, rel=0.03)
+
+
+def test_measurements_of_classes():
+    labels = np.zeros((10, 20), np.int32)
+    labels[:, 5:10] = 3
+    labels[:2, 15:] = 1
+    image = np.indices(labels.shape)[1].astype(np.float32)
+    table = measure_classes(labels, image, {"y": 0.5, "x": 2}, "µm")
+    assert list(table["label"]) == [1, 3]
+    assert list(table["area_px"]) == [10, 50]
+    assert list(table["area"]) == [10, 50]
+    assert list(table["share"]) == [0.05, 0.25]
+    assert list(table["mean_intensity_0"]) == [17, 7]
+    assert len(measure_classes(0 * labels, image)) == 0
 
 
 def test_empty_and_tiny_label_images():

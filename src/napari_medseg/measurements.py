@@ -85,12 +85,58 @@ def measure(
     shape = _shape_columns(ranks, spacing)
     columns: dict[str, Any] = {"label": ids, **shape}
     columns["unit"] = pd.Series([unit or "px"] * len(ids), dtype=object)
-    index = np.arange(1, len(ids) + 1)
+    return pd.DataFrame(columns | _intensities(channels, ranks, len(ids)))
+
+
+def measure_classes(
+    labels: Array,
+    image: Array | None = None,
+    scale: Mapping[str, float] | None = None,
+    unit: str | None = None,
+) -> pd.DataFrame:
+    """Measure how much of an image each class takes.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        ``(Y, X)``, class of each pixel; 0 is background.
+    image, scale, unit
+        As for `measure`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a class that is there, in the order of their numbers: ``label``,
+        ``area_px``, ``area`` (in the squared unit of the column ``unit``), ``share``
+        of all pixels, and the intensities of `measure`.
+
+    Raises
+    ------
+    InputError
+        As `measure`.
+    """
+    import pandas as pd
+
+    ids, ranks = _ranked(check_2d(labels, "The image of classes"))
+    channels = _channels(image, ranks.shape)
+    high, wide = _spacing(scale)
+    area = np.bincount(ranks.ravel(), minlength=len(ids) + 1)[1:].astype(np.int64)
+    columns: dict[str, Any] = {"label": ids, "area_px": area}
+    columns["area"] = area * (high * wide)
+    columns["share"] = area / max(ranks.size, 1)
+    columns["unit"] = pd.Series([unit or "px"] * len(ids), dtype=object)
+    return pd.DataFrame(columns | _intensities(channels, ranks, len(ids)))
+
+
+def _intensities(channels: Array, ranks: LabelArray, count: int) -> dict[str, Array]:
+    """Return the columns that sum up the intensities, channel by channel."""
+    index = np.arange(1, count + 1)
+    columns: dict[str, Array] = {}
     for channel, values in enumerate(channels):
         for name, function in _STATISTICS.items():
             result = function(values.astype(np.float64), ranks, index)
             columns[f"{name}_intensity_{channel}"] = np.asarray(result, np.float64)
-    return pd.DataFrame(columns)
+    return columns
 
 
 def _ranked(labels: Array) -> tuple[Array, LabelArray]:

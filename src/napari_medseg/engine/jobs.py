@@ -24,6 +24,7 @@ JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "segment": ("napari_medseg.engine.segmenting", "segment"),
         "relabel": ("napari_medseg.engine.segmenting", "relabel"),
         "measure": ("napari_medseg.engine.measuring", "measure"),
+        "export": ("napari_medseg.engine.exporting", "export"),
         "forget": ("napari_medseg.engine.segmenting", "forget"),
     }
 )
@@ -38,20 +39,36 @@ class Shelf:
     ----------
     limits : mapping
         How many of each kind are kept.
+    room : int
+        Bytes that the things of one kind may take, as far as `put` is told; the
+        latest is always kept.
     """
 
     limits: Mapping[str, int] = field(
-        default_factory=lambda: {"SAM": 2, "image": 6, "segmenter": 3, "prediction": 4}
+        default_factory=lambda: {
+            "SAM": 2,
+            "image": 6,
+            "segmenter": 3,
+            "prediction": 1000,
+        }
     )
+    room: int = 1 << 30
     _kept: dict[str, OrderedDict[str, Any]] = field(default_factory=dict)
+    _sizes: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def put(self, kind: str, key: str, thing: Any) -> None:
-        """Keep a thing."""
+    def put(self, kind: str, key: str, thing: Any, size: int = 0) -> None:
+        """Keep a thing of so many bytes."""
         kept = self._kept.setdefault(kind, OrderedDict())
         kept[key] = thing
         kept.move_to_end(key)
-        while len(kept) > self.limits.get(kind, 1):
-            kept.popitem(last=False)
+        self._sizes[kind, key] = size
+        while len(kept) > self.limits.get(kind, 1) or (
+            len(kept) > 1 and self._taken(kind) > self.room
+        ):
+            self.drop(kind, next(iter(kept)))
+
+    def _taken(self, kind: str) -> int:
+        return sum(self._sizes[kind, key] for key in self._kept[kind])
 
     def get(self, kind: str, key: str) -> Any:
         """Return a thing, or None where it was never put or is dropped."""
@@ -71,6 +88,7 @@ class Shelf:
     def drop(self, kind: str, key: str) -> None:
         """Forget a thing, if it is there."""
         self._kept.get(kind, OrderedDict()).pop(key, None)
+        self._sizes.pop((kind, key), None)
 
 
 @dataclass

@@ -1,11 +1,12 @@
-"""Job of the engine: measure the objects of a slice."""
+"""Job of the engine: measure the objects of a slice, or its classes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from napari_medseg._types import Progress
-from napari_medseg.instances import measure as measure_objects
+from napari_medseg.measurements import measure as measure_objects
+from napari_medseg.measurements import measure_classes
 
 if TYPE_CHECKING:
     from napari_medseg._types import Job
@@ -14,24 +15,26 @@ if TYPE_CHECKING:
 
 
 def measure(arguments: Message, context: Context) -> Job[dict[str, list[Any]]]:
-    """Measure the objects of a slice.
+    """Measure the objects of a slice, or its classes.
 
     Parameters
     ----------
     arguments : dict
         ``labels``: ``int32 (Y, X)``; ``image``: ``float32 (C, Y, X)`` for the
         intensities, or None; ``scale``: size of a pixel along ``y`` and ``x``;
-        ``unit``: of the scale.
+        ``unit``: of the scale; ``classes``: whether labels are classes, may be left
+        out.
     context : Context
         Not used.
 
     Returns
     -------
     dict
-        The columns of `napari_medseg.instances.measure`.
+        The columns of `napari_medseg.measurements.measure` or `measure_classes`.
     """
     yield Progress(0, 1, "measuring")
-    table = measure_objects(
+    function = measure_classes if arguments.get("classes") else measure_objects
+    table = function(
         arguments["labels"], arguments["image"], arguments["scale"], arguments["unit"]
     )
     columns: dict[str, list[Any]] = table.to_dict("list")

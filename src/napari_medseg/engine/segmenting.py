@@ -49,7 +49,8 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     )
     yield Progress(1, 2, "segmenting")
     prediction = segmenter.predict(arguments["image"])
-    context.shelf.put("prediction", arguments["key"], prediction)
+    size = prediction.probabilities.nbytes
+    context.shelf.put("prediction", arguments["key"], prediction, size)
     labels = _labels(prediction, arguments)
     return {
         "labels": labels,

@@ -1,0 +1,290 @@
+"""Labels layers become files, and files of outlines become layers."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import roifile
+from napari.layers import Labels, Layer
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_medseg._types import InputError, finish
+from napari_medseg.engine.exporting import export
+from napari_medseg.engine.jobs import Context
+from napari_medseg.io.exports import FORMATS, write_geojson, write_rois
+from napari_medseg.io.images import read_annotation
+from napari_medseg.io.zarr_store import read_zarr
+from napari_medseg.layer_data.label_files import measured, write_stack
+from napari_medseg.layer_data.label_stack import LabelStack, label_stack, to_plain
+from napari_medseg.layer_data.readers import geojson_reader, roi_reader
+from napari_medseg.layer_data.writers import (
+    with_ending,
+    write_label_geojson,
+    write_label_table,
+    write_label_tiff,
+)
+from napari_medseg.measurements import measure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def objects() -> np.ndarray:
+    """Return a plain object, one with a hole, and one in two pieces."""
+    labels = np.zeros((20, 30), np.int32)
+    labels[2:6, 3:9] = 1
+    labels[10:17, 2:9] = 2
+    labels[12:14, 4:6] = 0
+    labels[3:6, 20:24] = 7
+    labels[12:15, 20:28] = 7
+    return labels
+
+
+def stack_of(layer: Labels) -> LabelStack:
+    return label_stack(*layer.as_layer_data_tuple()[:2])
+
+
+CLASSES = {
+    "metadata": {"result": "classes", "classes": ["background", "nucleus", "rod"]},
+    "colormap": DirectLabelColormap(
+        color_dict={0: "transparent", 1: "#112233", 2: "#445566", None: "transparent"}
+    ),
+}
+
+
+def test_a_layer_says_what_its_labels_are() -> None:
+    layer = Labels(
+        np.zeros((3, 4, 5, 6), int), scale=(9, 2, 0.5, 0.5), units=["s"] + ["um"] * 3
+    )
+    stack = stack_of(layer)
+    assert stack.axes == "TZYX"
+    assert stack.scale == {"T": 9, "Z": 2, "Y": 0.5, "X": 0.5}
+    assert stack.units == {"T": "s", "Z": "µm", "Y": "µm", "X": "µm"}
+    assert stack.meaning == "objects"
+    time = Labels(np.zeros((3, 5, 6), int), axis_labels=("t", "y", "x"))
+    assert stack_of(time).axes == "TYX"
+    assert stack_of(time).scale == {}
+    unknown = Labels(np.zeros((5, 6), int), scale=(-0.5, 0.5))
+    assert stack_of(unknown).scale == {"Y": 0.5, "X": 0.5}
+    assert stack_of(unknown).units == {"Y": "pixel", "X": "pixel"}
+    classes = stack_of(Labels(objects(), **CLASSES))
+    assert classes.meaning == "classes"
+    assert [each.colour for each in classes.classes[1:]] == ["#112233", "#445566"]
+    painted = Labels(objects(), metadata={"annotation": "dense"})
+    assert stack_of(painted).meaning == "classes"
+
+
+def test_many_axes() -> None:
+    assert stack_of(Labels(np.zeros((1, 1, 2, 3, 4, 5), int))).axes == "TZYX"
+    with pytest.raises(InputError, match="5 axes"):
+        stack_of(Labels(np.zeros((2, 2, 3, 4, 5), int)))
+    with pytest.raises(InputError, match="1 axes"):
+        label_stack(np.zeros(3, int), {})
+    pyramid = Labels([objects(), objects()[::2, ::2]], multiscale=True)
+    np.testing.assert_array_equal(stack_of(pyramid).labels, objects())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_written(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"cells{FORMATS[name][0]}"
+    assert write_stack(stack_of(Labels(objects())), path, name) == [path]
+    assert path.exists()
+    assert write_stack(stack_of(Labels(objects(), **CLASSES)), path, name) == [path]
+    with pytest.raises(InputError, match="must end in"):
+        write_stack(stack_of(Labels(objects())), tmp_path / "cells.xyz", name)
+
+
+def test_no_such_format(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'png' is not a format"):
+        write_stack(stack_of(Labels(objects())), tmp_path / "cells.png", "png")
+
+
+def test_a_stack_is_read_back_with_its_scale(tmp_path: Path) -> None:
+    labels = np.stack([objects(), 0 * objects(), 300 * objects()])
+    units = ("um", "um", "um")
+    layer = Labels(da.from_array(labels), scale=(2, 0.5, 0.25), units=units)
+    path = tmp_path / "cells.tif"
+    assert write_label_tiff(str(path), *layer.as_layer_data_tuple()[:2]) == [str(path)]
+    found = read_annotation(path)
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.axes == "ZYX"
+    assert found.scale == {"Z": 2, "Y": 0.5, "X": 0.25}
+    assert set(found.units.values()) == {"µm"}
+    write_stack(stack_of(layer), tmp_path / "cells.ome.zarr", "ome-zarr")
+    raw = read_zarr(tmp_path / "cells.ome.zarr")
+    np.testing.assert_array_equal(np.asarray(raw.data), labels)
+    assert raw.scale == found.scale
+
+
+def test_outlines_of_a_stack_are_files_of_slices(tmp_path: Path) -> None:
+    layer = Labels(np.stack([objects(), 0 * objects(), objects() + 10]))
+    layer.data[2][objects() == 0] = 0
+    stack = stack_of(layer)
+    for name, ending in (("geojson", ".geojson"), ("roi", ".zip")):
+        written = write_stack(stack, tmp_path / f"cells{ending}", name)
+        assert [path.name for path in written] == [
+            f"cells_z0{ending}",
+            f"cells_z2{ending}",
+        ]
+        with pytest.raises(InputError, match="exists already"):
+            write_stack(stack, tmp_path / f"cells{ending}", name)
+    features = json.loads((tmp_path / "cells_z2.geojson").read_text())["features"]
+    assert [each["properties"]["name"] for each in features] == ["11", "12", "17"]
+    assert features[0]["properties"]["measurements"]["area_px"] == 24
+    assert len(roifile.roiread(tmp_path / "cells_z0.zip")) == 3
+    with pytest.raises(InputError, match="no objects"):
+        write_stack(stack_of(Labels(np.zeros((2, 4, 5), int))), tmp_path / "x", "roi")
+
+
+def test_coco_names_images_and_categories(tmp_path: Path) -> None:
+    about = {"classes": ["background", "nucleus"], "source": "cells.tif"}
+    layer = Labels(objects(), metadata={**about, "result": "objects"})
+    write_stack(stack_of(layer), tmp_path / "a.json", "coco")
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["cells.tif"]
+    assert [each["name"] for each in content["categories"]] == ["nucleus"]
+    assert len(content["annotations"]) == 3
+    classes = Labels(np.stack([objects() % 3] * 2), **CLASSES, name="cells")
+    write_stack(stack_of(classes), tmp_path / "b.json", "coco")
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == [
+        "cells_z0",
+        "cells_z1",
+    ]
+    assert [each["name"] for each in content["categories"]] == ["nucleus", "rod"]
+    kinds = [each["category_id"] for each in content["annotations"]]
+    assert kinds == [1, 2, 1, 2]
+
+
+def test_classes_have_their_names_and_colours_in_geojson(tmp_path: Path) -> None:
+    path = tmp_path / "kinds.geojson"
+    layer = Labels(objects(), **CLASSES)
+    write_label_geojson(str(path), *layer.as_layer_data_tuple()[:2])
+    found = [each["properties"] for each in json.loads(path.read_text())["features"]]
+    assert [each["name"] for each in found] == ["nucleus", "rod", "class 7"]
+    assert found[0]["classification"] == {"name": "nucleus", "color": [17, 34, 51]}
+    assert "classification" not in found[2]
+    assert found[1]["measurements"]["share"] == pytest.approx(45 / 600)
+
+
+def test_the_table_is_that_of_the_layer_while_it_is_true(tmp_path: Path) -> None:
+    own = measure(objects()).rename(columns={"label": "index"})
+    own["mean_intensity_0"] = [5.0, 6.0, 7.0]
+    layer = Labels(objects(), features=own)
+    path = tmp_path / "cells.csv"
+    write_label_table(str(path), *layer.as_layer_data_tuple()[:2])
+    table = pd.read_csv(path)
+    assert next(iter(table.columns)) == "label"
+    assert list(table["mean_intensity_0"]) == [5, 6, 7]
+    layer.data[19, 29] = 7
+    again = measured(stack_of(layer))
+    assert "mean_intensity_0" not in again
+    assert list(again["area_px"]) == [24, 45, 37]
+    scaled = Labels(objects(), scale=(0.5, 0.5), units=("um", "um"))
+    fresh = measured(stack_of(scaled))
+    assert list(fresh["area"]) == [6, 11.25, 9]
+    assert set(fresh["unit"]) == {"µm"}
+
+
+def test_the_table_of_classes_and_of_stacks() -> None:
+    layer = Labels(np.stack([objects() % 3, 0 * objects()]), **CLASSES)
+    table = measured(stack_of(layer))
+    assert list(table.columns)[:4] == ["label", "class", "slice", "area_px"]
+    assert list(table["class"]) == ["nucleus", "rod"]
+    assert list(table["slice"]) == ["0", "0"]
+    empty = measured(stack_of(Labels(0 * objects())))
+    assert len(empty) == 0
+    assert "area_px" in empty
+
+
+def test_the_engine_writes_the_same(tmp_path: Path) -> None:
+    own = measure(objects()).rename(columns={"label": "index"})
+    units = ("um", "um")
+    layer = Labels(objects(), features=own, scale=(0.5, 0.25), units=units, **CLASSES)
+    stack = stack_of(layer)
+    for name, (ending, _) in FORMATS.items():
+        if name in ("ome-zarr", "parquet"):
+            continue
+        here, there = tmp_path / f"here{ending}", tmp_path / f"there{ending}"
+        write_stack(stack, here, name)
+        asked = {"stack": to_plain(stack), "path": str(there), "format": name}
+        json.dumps({**asked["stack"], "labels": None})
+        assert finish(export(asked, Context())) == [str(there)]
+        if name == "tif":
+            assert read_annotation(here).scale == read_annotation(there).scale
+        elif name != "roi":
+            assert here.read_bytes() == there.read_bytes()
+
+
+def test_endings(tmp_path: Path) -> None:
+    assert with_ending(tmp_path / "cells.v2", "csv").name == "cells.v2.csv"
+    assert with_ending(tmp_path / "cells.TIFF", "tif").name == "cells.TIFF"
+    assert with_ending(tmp_path / "cells.zarr", "ome-zarr").name == "cells.zarr"
+    (tmp_path / "cells.csv").write_text("mine")
+    given = Labels(objects()).as_layer_data_tuple()[:2]
+    with pytest.raises(InputError, match="exists"):
+        write_label_table(str(tmp_path / "cells"), *given)
+    assert (tmp_path / "cells.csv").read_text() == "mine"
+
+
+def test_labels_that_are_none(tmp_path: Path) -> None:
+    stack = label_stack(np.zeros((3, 4)), {"name": "picture"})
+    with pytest.raises(InputError, match="picture holds float64"):
+        write_stack(stack, tmp_path / "a.tif", "tif")
+
+
+def opened(reader: Any, path: Path) -> list[Layer]:
+    function = reader(str(path))
+    assert function is not None
+    return [Layer.create(*each) for each in function(str(path))]
+
+
+@pytest.mark.parametrize("ending", [".geojson", ".zip"])
+def test_outlines_come_back_as_the_very_objects(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"cells{ending}"
+    if ending == ".zip":
+        write_rois(path, objects())
+        (shapes,) = opened(roi_reader, path)
+    else:
+        classes = dict.fromkeys((1, 2, 7), ("nucleus", "#112233"))
+        table = measure(objects())
+        write_geojson(path, objects(), classes=classes, measurements=table)
+        (shapes,) = opened(geojson_reader, path)
+        assert list(shapes.features["class"]) == ["nucleus"] * 3
+        assert list(shapes.features["area_px"]) == [24, 45, 36]
+    assert shapes.name == "cells"
+    assert shapes.nshapes == 3
+    drawn = shapes.to_labels(objects().shape)
+    ranks = np.searchsorted([0, 1, 2, 7], objects())
+    np.testing.assert_array_equal(drawn, ranks)
+
+
+def test_lines_and_points_become_layers_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "drawn.geojson"
+    geometries = [
+        {"type": "MultiLineString", "coordinates": [[[0, 0], [3, 3]], [[1, 1]]]},
+        {"type": "MultiPoint", "coordinates": [[1, 2], [3, 4]]},
+    ]
+    content = [{"type": "Feature", "geometry": each} for each in geometries]
+    path.write_text(json.dumps(content))
+    shapes, points = opened(geojson_reader, path)
+    assert shapes.shape_type == ["path"]
+    assert points.data.tolist() == [[1.5, 0.5], [3.5, 2.5]]
+    path.write_text("[]")
+    with pytest.raises(InputError, match="no outlines"):
+        opened(geojson_reader, path)
+
+
+def test_readers_leave_other_files_alone(tmp_path: Path) -> None:
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("cells.tif", "")
+    assert roi_reader(str(other)) is None
+    assert roi_reader([str(other)]) is None
+    assert geojson_reader(["a.geojson", "b.geojson"]) is None
