@@ -64,7 +64,8 @@ def measure(
         One row an object, in the order of ids. In pixels: ``area_px``,
         ``centroid_y``, ``centroid_x`` and the bounding box ``bbox_y0``, ``bbox_x0``,
         ``bbox_y1``, ``bbox_x1`` (end exclusive). In the unit of the column ``unit``:
-        ``area`` (squared), ``axis_major_length``, ``axis_minor_length`` (of the
+        ``area`` (squared), ``position_y``, ``position_x`` (the centroid, from the
+        centre of the first pixel), ``axis_major_length``, ``axis_minor_length`` (of the
         ellipse with the same second moments) and ``perimeter`` (Crofton's formula in
         four directions). Without unit:
         ``label``, ``eccentricity``, ``orientation`` (radians from the y axis to the
@@ -187,6 +188,8 @@ def _shape_columns(ranks: LabelArray, spacing: tuple[float, float]) -> dict[str,
     for old, new in _POSITIONS.items():
         kind = np.int64 if old.startswith("bbox") else np.float64
         columns[new] = pixels[old].astype(kind)
+    for axis, size in zip("yx", spacing, strict=True):
+        columns[f"position_{axis}"] = columns[f"centroid_{axis}"] * size
     for name in moments:
         columns[name] = physical[name].astype(np.float64)
     columns["solidity"] = pixels["solidity"].astype(np.float64)
