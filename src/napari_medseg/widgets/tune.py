@@ -40,7 +40,7 @@ from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
 
 if TYPE_CHECKING:
-    import napari
+    import napari.viewer
 
     from napari_medseg.engine import Engine, Task
 
@@ -66,7 +66,10 @@ class TuneWidget(QWidget):
 
     tuned = Signal(str)
 
-    def __init__(self, viewer: napari.Viewer, engine: Engine | None = None) -> None:
+    # napari gives its viewer to what is annotated in this very spelling
+    def __init__(
+        self, viewer: napari.viewer.Viewer, engine: Engine | None = None
+    ) -> None:
         super().__init__()
         self._viewer = viewer
         self._engine = engine
