@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+import roifile
 from fake_engine import FakeEngine
 from qtpy.QtWidgets import QLabel, QPushButton
 
-from napari_medseg._types import finish
+from napari_medseg._types import MedsegError, finish
+from napari_medseg.engine.exporting import export
 from napari_medseg.engine.jobs import Context
 from napari_medseg.engine.measuring import measure
 from napari_medseg.instances import measure as measure_objects
+from napari_medseg.io.images import read_annotation
 from napari_medseg.widgets.measure import MeasureWidget
 
 if TYPE_CHECKING:
@@ -22,13 +26,16 @@ if TYPE_CHECKING:
 
 
 class Measuring(FakeEngine):
-    """Measures when the test says so."""
+    """Measures and writes when the test says so."""
 
     def answer(self) -> None:
         name, arguments, task = self.jobs.pop(0)
-        assert name == "measure"
+        job = {"measure": measure, "export": export}[name](arguments, Context())
         task.running = False
-        task.listener.on_done(finish(measure(arguments, Context())))
+        try:
+            task.listener.on_done(finish(job))
+        except MedsegError as error:
+            task.listener.on_failed(error)
 
 
 class Form:
@@ -73,7 +80,7 @@ def test_the_table_is_that_of_the_core(viewer: Any) -> None:
     form.press("measure")
     form.engine.answer()
     wanted = measure_objects(
-        objects(), image[None], {"y": 0.5, "x": 0.25}, str(layer.units[-1])
+        objects(), image[None], {"y": 0.5, "x": 0.25}, "µm"
     ).rename(columns={"label": "index"})
     found = pd.DataFrame(layer.features)
     pd.testing.assert_frame_equal(found, wanted, check_dtype=False)
@@ -94,24 +101,65 @@ def test_a_stack_is_measured_slice_by_slice(viewer: Any) -> None:
 
 
 def test_the_table_can_be_saved(viewer: Any, tmp_path: Path) -> None:
+    image = viewer.add_image(np.ones((20, 30), np.float32))
     layer = viewer.add_labels(objects())
     form = Form(viewer)
-    form.widget.choose(layer, None)
-    form.widget.save(tmp_path / "objects.csv")
+    form.widget.choose(layer, image)
+    form.widget.save_table(tmp_path / "objects.csv")
     assert "press Measure" in form.told
     form.press("measure")
     form.engine.answer()
-    form.widget.save(tmp_path / "objects.csv")
-    assert list(pd.read_csv(tmp_path / "objects.csv")["area_px"]) == [24, 40]
+    form.widget.save_table(tmp_path / "objects.csv")
+    form.engine.answer()
+    table = pd.read_csv(tmp_path / "objects.csv")
+    assert list(table["label"]) == [4, 9]
+    assert list(table["area_px"]) == [24, 40]
+    assert list(table["mean_intensity_0"]) == [1, 1]
     (tmp_path / "file").write_text("")
-    form.widget.save(tmp_path / "file" / "objects.csv")
+    form.widget.save_table(tmp_path / "file" / "objects.csv")
+    form.engine.answer()
     assert "cannot be written" in form.told
+
+
+def test_labels_can_be_saved_and_exported(
+    viewer: Any, tmp_path: Path, qtbot: Any
+) -> None:
+    layer = viewer.add_labels(
+        da.from_array(objects()), scale=(0.5, 0.25), units=("um", "um")
+    )
+    form = Form(viewer)
+    form.widget.choose(layer, None)
+    form.widget.save(tmp_path / "cells.tif")
+    qtbot.waitUntil(lambda: bool(form.engine.jobs))  # a lazy layer is read on a thread
+    form.engine.answer()
+    found = read_annotation(tmp_path / "cells.tif")
+    np.testing.assert_array_equal(found.labels, objects())
+    assert found.scale == {"Y": 0.5, "X": 0.25}
+    form.widget.choose(viewer.add_labels(objects()), None)
+    form.widget.export(tmp_path / "cells.zip", "roi")
+    form.engine.answer()
+    assert len(roifile.roiread(tmp_path / "cells.zip")) == 2
+    assert "Saved cells.zip" in form.told
+
+
+def test_napari_shows_the_table(viewer: Any) -> None:
+    layer = viewer.add_labels(objects())
+    form = Form(viewer)
+    form.widget.choose(layer, None)
+    form.press("show")
+    assert "press Measure" in form.told
+    form.press("measure")
+    form.engine.answer()
+    form.press("show")
+    assert any("Features table" in name for name in viewer.window.dock_widgets)
 
 
 def test_nothing_to_measure(viewer: Any) -> None:
     form = Form(viewer)
     form.press("measure")
     assert "no labels layer" in form.told
+    form.press("save")
+    assert "no labels to save" in form.told
     layer = viewer.add_labels(np.zeros((5, 6), np.int32))
     form.widget.reset_choices()
     form.widget.choose(layer, None)

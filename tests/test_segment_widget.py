@@ -6,17 +6,35 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
+import tifffile
 from fake_engine import FakeEngine
-from qtpy.QtWidgets import QComboBox, QLabel, QPushButton
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QMessageBox,
+    QPushButton,
+    QWidget,
+)
+from scipy import ndimage
 
-from napari_medseg._types import InputError
+from napari_medseg._types import InputError, JobError, finish
+from napari_medseg.engine.exporting import export
+from napari_medseg.engine.jobs import Context
+from napari_medseg.engine.measuring import measure
 from napari_medseg.inference import open_segmenter
+from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
+from napari_medseg.io.images import read_annotation
 from napari_medseg.widgets.segment import SegmentWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 class Form:
@@ -36,6 +54,18 @@ class Form:
         assert box is not None
         assert box.findText(text) >= 0
         box.setCurrentText(text)
+
+    def control(self, name: str) -> Any:
+        found = self.widget.findChild(QWidget, name)
+        assert found is not None
+        return found
+
+    def measure(self) -> None:
+        """Answer the oldest job, which asks for measurements."""
+        name, arguments, task = self.engine.jobs.pop(0)
+        assert name == "measure"
+        task.running = False
+        task.listener.on_done(finish(measure(arguments, Context())))
 
     @property
     def told(self) -> str:
@@ -101,6 +131,143 @@ def test_colours_and_integers_arrive_as_floats(viewer: Any) -> None:
     assert arguments["image"].shape == (3, 8, 9)
     assert arguments["image"].dtype == np.float32
     assert (arguments["image"] == 200).all()
+
+
+def test_selected_layers_one_labels_layer_each(viewer: Any) -> None:
+    first = viewer.add_image(squares(2), name="first")
+    viewer.add_image(squares(), name="other")
+    last = viewer.add_image(squares(), name="last", scale=(2, 2))
+    viewer.add_labels(np.zeros((8, 9), int), name="drawn")
+    form = docked(viewer)
+    form.choose("scope", "selected layers")
+    viewer.layers.selection = {viewer.layers["drawn"]}
+    form.press("segment")
+    assert "Select image layers" in form.told
+    viewer.layers.selection = {last, first, viewer.layers["drawn"]}
+    form.press("segment")
+    for _ in range(3):
+        form.engine.answer()
+    assert form.told == "Done."
+    made = [layer for layer in viewer.layers if ": " in layer.name]
+    assert [layer.name.split(":")[0] for layer in made] == ["first", "last"]
+    np.testing.assert_array_equal(made[0].data, squares(2))
+    np.testing.assert_array_equal(made[1].data, squares())
+    np.testing.assert_allclose(made[1].scale[-2:], (2, 2))
+
+
+def test_a_bad_layer_does_not_stop_the_others(viewer: Any, qtbot: Any) -> None:
+    disk = {"there": True}
+
+    def read(block: np.ndarray) -> np.ndarray:
+        if not disk["there"]:
+            raise OSError("the disk is gone")
+        return block
+
+    good = viewer.add_image(squares(), name="good")
+    lost = da.map_blocks(read, da.from_array(squares()), meta=squares())
+    viewer.add_image(lost, name="lost", contrast_limits=(0, 1), visible=False)
+    wrong = viewer.add_image(squares(2), name="wrong")
+    fine = viewer.add_image(squares(), name="fine")
+    form = docked(viewer)
+    form.choose("scope", "selected layers")
+    viewer.layers.selection = set(viewer.layers)
+    disk["there"] = False
+    form.press("segment")
+    form.engine.answer()
+    task = form.engine.jobs.pop(0)[2]
+    task.listener.on_failed(InputError("It has too few channels."))
+    form.engine.answer()
+    assert not form.engine.jobs
+    assert "2 of 4 layers failed" in form.told
+    assert "lost cannot be read: the disk is gone" in form.told
+    assert "wrong: It has too few channels." in form.told
+    made = [layer.name.split(":")[0] for layer in viewer.layers if ": " in layer.name]
+    assert made == [good.name, fine.name]
+    # what went wrong is still there when the others are measured
+    qtbot.waitUntil(lambda: bool(form.engine.jobs), timeout=20_000)
+    while form.engine.jobs:
+        form.measure()
+    assert "2 of 4 layers failed" in form.told
+    assert "Measured" in form.told
+    assert wrong in viewer.layers
+
+
+def test_sliders_of_classes(viewer: Any, qtbot: Any) -> None:
+    viewer.add_image(squares())
+    form = docked(viewer)
+    assert not form.control("split").isVisibleTo(form.widget)
+    form.press("segment")
+    usual = {"threshold": 0.5, "smoothing": 0.0, "min_size": 0}
+    assert form.engine.jobs[0][1]["classes"] == usual
+    assert form.engine.jobs[0][1]["objects"] is None
+    form.engine.answer()
+    form.control("min_size").setValue(30)
+    qtbot.waitUntil(lambda: bool(form.engine.jobs))
+    name, arguments, _ = form.engine.jobs[0]
+    assert name == "relabel"
+    assert arguments["classes"] == {**usual, "min_size": 30}
+    form.engine.answer()
+    assert (viewer.layers[-1].data == 7).all()
+    # objects have settings of their own, and their own layer
+    form.choose("result", "objects")
+    assert form.control("split").isVisibleTo(form.widget)
+    assert form.control("min_size").value() == 16
+    assert form.engine.jobs[-1][1]["objects"]["min_size"] == 16
+    form.engine.answer()
+    assert len(viewer.layers) == 3
+    assert viewer.layers[-1].metadata["result"] == "objects"
+    form.choose("result", "classes")
+    assert form.control("min_size").value() == 30
+
+
+def test_a_slider_moved_meanwhile_counts(viewer: Any, qtbot: Any) -> None:
+    viewer.add_image(squares())
+    form = docked(viewer)
+    form.press("segment")
+    form.control("threshold").setValue(0.8)
+    qtbot.wait(100)
+    form.engine.answer()
+    name, arguments, _ = form.engine.jobs[0]
+    assert name == "relabel"
+    assert arguments["classes"]["threshold"] == 0.8
+
+
+def test_probabilities_that_are_gone_are_made_again(viewer: Any, qtbot: Any) -> None:
+    viewer.add_image(squares(2))
+    form = docked(viewer)
+    form.choose("scope", "all slices")
+    form.press("segment")
+    form.engine.answer()
+    form.engine.answer()
+    form.control("threshold").setValue(0.6)
+    qtbot.waitUntil(lambda: bool(form.engine.jobs))
+    task = form.engine.jobs.pop(0)[2]
+    task.listener.on_failed(JobError("The probabilities are no longer there."))
+    name, arguments, _ = form.engine.jobs[0]
+    assert name == "segment"
+    assert arguments["classes"]["threshold"] == 0.6
+    viewer.layers[-1].data[...] = 0
+    form.engine.answer()
+    np.testing.assert_array_equal(viewer.layers[-1].data[0], squares())
+    assert form.engine.jobs[0][0] == "relabel"
+
+
+def test_a_late_answer_of_an_older_slider_is_dropped(viewer: Any, qtbot: Any) -> None:
+    viewer.add_image(squares())
+    form = docked(viewer)
+    form.press("segment")
+    form.engine.answer()
+    form.control("threshold").setValue(0.6)
+    qtbot.waitUntil(lambda: bool(form.engine.jobs))
+    form.engine.jobs.pop(0)[2].listener.on_failed(JobError("gone"))
+    late = form.engine.jobs.pop(0)
+    form.control("threshold").setValue(0.7)
+    qtbot.waitUntil(lambda: bool(form.engine.jobs))
+    form.engine.answer()
+    assert (viewer.layers[-1].data == 7).all()
+    form.engine.jobs.insert(0, late)
+    form.engine.answer()
+    assert (viewer.layers[-1].data == 7).all()
 
 
 def test_sliders_relabel_what_is_there(viewer: Any, qtbot: Any) -> None:
@@ -237,9 +404,242 @@ def test_objects_are_numbered_through_and_measured(viewer: Any, qtbot: Any) -> N
     assert [labels.data[index].max() for index in range(3)] == [1, 2, 3]
     qtbot.waitUntil(lambda: bool(form.engine.jobs), timeout=20_000)
     for number in range(3):
-        name, arguments, task = form.engine.jobs.pop(0)
-        assert name == "measure"
-        assert arguments["labels"].max() == number + 1
-        task.running = False
-        task.listener.on_done({"label": [number + 1], "area_px": [12]})
+        assert form.engine.jobs[0][1]["labels"].max() == number + 1
+        form.measure()
     assert list(labels.features["index"]) == [1, 2, 3]
+    assert list(labels.features["area_px"]) == [12, 12, 12]
+    assert list(labels.features["mean_intensity_0"]) == [1, 1, 1]
+
+
+def test_classes_are_measured_under_their_names(viewer: Any, qtbot: Any) -> None:
+    viewer.add_image(squares(), scale=(0.5, 0.5), units=("um", "um"))
+    form = docked(viewer)
+    form.press("segment")
+    form.engine.answer()
+    labels = viewer.layers[-1]
+    assert list(labels.features["class"]) == ["background", "object"]
+    qtbot.waitUntil(lambda: bool(form.engine.jobs), timeout=20_000)
+    form.measure()
+    (row,) = labels.features.to_dict("records")
+    assert (row["index"], row["class"], row["unit"]) == (1, "object", "µm")
+    assert row["area"] == 3
+    assert row["share"] == pytest.approx(12 / 72)
+    assert form.told == "Measured 1 class; see the layer's features table."
+
+
+def written(form: Form) -> None:
+    """Answer the oldest job, which asks for a file."""
+    name, arguments, task = form.engine.jobs.pop(0)
+    assert name == "export"
+    task.running = False
+    try:
+        task.listener.on_done(finish(export(arguments, Context())))
+    except InputError as error:
+        task.listener.on_failed(error)
+
+
+def segmented(viewer: Any, *stack: int) -> Form:
+    axes = len(stack) + 2
+    viewer.add_image(
+        squares(*stack), name="cells", scale=(0.5,) * axes, units=("um",) * axes
+    )
+    form = docked(viewer)
+    form.choose("scope", "all slices")
+    form.press("segment")
+    while form.engine.jobs:
+        form.engine.answer()
+    return form
+
+
+def test_the_result_is_saved_and_read_back(viewer: Any, tmp_path: Path) -> None:
+    form = segmented(viewer, 3)
+    path = tmp_path / "cells labels.tif"
+    form.widget.save(path)
+    viewer.layers[-1].data[...] = 9  # the file has a copy
+    written(form)
+    assert form.told == f"Saved cells labels.tif in {tmp_path}."
+    found = read_annotation(path)
+    np.testing.assert_array_equal(found.labels, squares(3))
+    assert found.scale == {"Z": 0.5, "Y": 0.5, "X": 0.5}
+    assert set(found.units.values()) == {"µm"}
+
+
+def test_nothing_to_save(viewer: Any, tmp_path: Path) -> None:
+    form = docked(viewer)
+    form.widget.save(tmp_path / "a.tif")
+    assert "no labels" in form.told
+    form.press("save")
+    assert "no labels" in form.told
+    assert not form.engine.jobs
+
+
+def test_a_file_that_cannot_be_written_is_told(viewer: Any, tmp_path: Path) -> None:
+    form = segmented(viewer)
+    (tmp_path / "file").write_text("")
+    form.widget.export(tmp_path / "file" / "cells.csv", "csv")
+    written(form)
+    assert "cannot be written" in form.told
+    form.widget.export(tmp_path / "cells.txt", "csv")
+    written(form)
+    assert "must end in" in form.told
+
+
+def test_the_dialog_suggests_a_name_and_asks_before_replacing(
+    viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = segmented(viewer)
+    asked: list[str] = []
+    answers = [QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes]
+
+    def choose(parent: Any, title: str, suggested: str, *_: Any, **__: Any) -> Any:
+        asked.append(suggested)
+        return str(tmp_path / "cells"), ""
+
+    def question(parent: Any, title: str, text: str) -> Any:
+        asked.append(text)
+        return answers.pop(0)
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", choose)
+    monkeypatch.setattr(QMessageBox, "question", question)
+    form.press("save")
+    title = form.widget.models.title
+    assert asked == [f"cells {title}.tif"]
+    written(form)
+    assert (tmp_path / "cells.tif").exists()
+    form.press("save")
+    assert "cells.tif exists" in asked[-1]
+    assert not form.engine.jobs
+    form.press("save")
+    assert [name for name, *_ in form.engine.jobs] == ["export"]
+
+
+def test_export_offers_every_format_in_words(
+    viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = segmented(viewer)
+    menu = form.control("export").menu()
+    actions = {action.objectName(): action for action in menu.actions()}
+    assert {"csv", "geojson", "roi", "coco", "ome-zarr"} <= set(actions)
+    assert "for QuPath" in actions["geojson"].text()
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_, **__: (str(tmp_path / "out"), "")
+    )
+    actions["geojson"].trigger()
+    written(form)
+    assert (tmp_path / "out.geojson").exists()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: ("", ""))
+    actions["csv"].trigger()
+    assert not form.engine.jobs
+
+
+def test_several_results_go_into_a_folder(
+    viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/b", "a?b", "c"):
+        viewer.add_image(squares(), name=name)
+    form = docked(viewer)
+    form.choose("scope", "selected layers")
+    viewer.layers.selection = set(viewer.layers)
+    form.press("segment")
+    while form.engine.jobs:
+        form.engine.answer()
+    title = form.widget.models.title
+    (tmp_path / f"c {title}.tif").write_text("mine")
+    asked: list[str] = []
+
+    def question(parent: Any, heading: str, text: str) -> Any:
+        asked.append(text)
+        return QMessageBox.StandardButton.Yes
+
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    monkeypatch.setattr(QMessageBox, "question", question)
+    form.press("save")
+    assert len(asked) == 1
+    for _ in range(3):
+        written(form)
+    assert {path.name for path in tmp_path.glob("*.tif")} == {
+        f"a_b {title}.tif",
+        f"a_b {title} 2.tif",
+        f"c {title}.tif",
+    }
+
+
+def test_the_copied_line_has_the_settings(viewer: Any, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    form = docked(viewer)
+    viewer.add_image(squares(), name="no file")
+    for path in paths:
+        tifffile.imwrite(path, squares())
+        viewer.open(path, plugin="napari")
+    form.choose("scope", "selected layers")
+    viewer.layers.selection = set(viewer.layers)
+    form.press("copy")
+    assert "is no file yet" in form.told
+    viewer.layers.selection = set(viewer.layers[1:])
+    form.press("copy")
+    line = QApplication.clipboard().text()
+    assert line.count(".tif") == 2
+    assert "--threshold" not in line
+    form.control("threshold").setValue(0.7)
+    form.press("copy")
+    assert "--threshold 0.7" in QApplication.clipboard().text()
+    assert "--instances" not in QApplication.clipboard().text()
+
+
+def test_notes_stay_to_be_read(viewer: Any) -> None:
+    viewer.add_image(squares(2))
+    form = docked(viewer)
+    form.choose("scope", "all slices")
+    form.press("segment")
+    classes = [
+        {"name": "background", "colour": "#00000000"},
+        {"name": "object", "colour": "#e69f00"},
+    ]
+    for _ in range(2):
+        task = form.engine.jobs.pop(0)[2]
+        task.running = False
+        labels = np.zeros((8, 9), np.int32)
+        note = "Memory ran out, so windows are smaller."
+        task.listener.on_done({"labels": labels, "classes": classes, "note": note})
+    assert form.told == "Memory ran out, so windows are smaller."
+
+
+@pytest.mark.parametrize("result", ["classes", "objects"])
+def test_the_real_engine_gives_what_settings_give_in_the_core(
+    viewer: Any, qtbot: Any, tmp_path: Path, result: str
+) -> None:
+    rng = np.random.default_rng(0)
+    image = ndimage.gaussian_filter(rng.random((2, 60, 70)), (0, 2, 2))
+    image = image.astype(np.float32)
+    viewer.add_image(image, scale=(2, 0.5, 0.5), units=("um",) * 3)
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    widget.reset_choices()
+    widget.models.choose("otsu")
+    form = Form(widget, None)
+    form.choose("scope", "all slices")
+    form.choose("result", result)
+    form.control("min_size").setValue(40)
+    form.control("smoothing").setValue(1.0)
+    form.press("segment")
+    qtbot.waitUntil(lambda: form.told.startswith("Measured"), timeout=120_000)
+    layer = viewer.layers[-1]
+    config = (ClassConfig if result == "classes" else ObjectConfig)(
+        min_size=40, smoothing=1.0
+    )
+    segmenter = open_segmenter("otsu")
+    wanted = [labels_of(segmenter.predict(plane[None]), config) for plane in image]
+    for found, expected in zip(layer.data, wanted, strict=True):
+        np.testing.assert_array_equal(found > 0, expected > 0)
+        assert len(np.unique(found)) == len(np.unique(expected))
+    path = tmp_path / "labels.tif"
+    with qtbot.waitSignal(widget.files.written, timeout=60_000):
+        widget.save(path)
+    found = read_annotation(path)
+    np.testing.assert_array_equal(found.labels, layer.data)
+    assert found.scale == {"Z": 2, "Y": 0.5, "X": 0.5}
+    with qtbot.waitSignal(widget.files.written, timeout=60_000):
+        widget.export(tmp_path / "labels.csv", "csv")
+    table = pd.read_csv(tmp_path / "labels.csv")
+    assert list(table["area_px"]) == list(layer.features["area_px"])
+    assert "mean_intensity_0" in table

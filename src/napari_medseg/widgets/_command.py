@@ -60,7 +60,12 @@ def train_command(
 
 
 def segment_command(
-    inputs: Sequence[Path], out: Path, *, model: str, objects: Mapping[str, Any] | None
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    model: str,
+    objects: Mapping[str, Any] | None,
+    classes: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the line that segments as the form does.
 
@@ -74,6 +79,8 @@ def segment_command(
         Name or file of the segmenter.
     objects : mapping or None
         Settings of objects; None gives classes.
+    classes : mapping, optional
+        Settings of classes.
 
     Returns
     -------
@@ -83,6 +90,7 @@ def segment_command(
     words = ["segment", *map(str, inputs), "--model", model]
     if objects is not None:
         words += ["--instances", *_options(objects)]
+    words += _options(classes or {})
     return _line([*words, "--out", str(out)])
 
 

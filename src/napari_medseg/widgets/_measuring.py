@@ -1,4 +1,4 @@
-"""Measuring the objects of a labels layer, into its own table of features."""
+"""Measuring a labels layer, into its own table of features."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_medseg._types import MedsegError
 from napari_medseg.engine import Lane
+from napari_medseg.io.axes import unit_name
+from napari_medseg.layer_data.label_stack import CLASSES, PIXEL, meaning
 from napari_medseg.widgets._jobs import Relay
 from napari_medseg.widgets._layers import Plane, image_of, plane_shape, stack_shape
 
@@ -18,12 +20,9 @@ if TYPE_CHECKING:
 
     from napari_medseg.engine import Engine
 
-PIXEL = "pixel"
-"""What napari calls the unit of a layer that has none."""
-
 
 class Measurer(QObject):
-    """Measures the objects of a labels layer, slice by slice.
+    """Measures the objects of a labels layer, or its classes, slice by slice.
 
     Parameters
     ----------
@@ -100,12 +99,16 @@ class Measurer(QObject):
             height, width = plane.shape
             whole = Plane(index, slice(0, height), slice(0, width))
             image = image_of(self._image, whole)
-        unit = str(labels.units[-1])
+        unit = unit_name(str(labels.units[-1]))
         return {
             "labels": plane,
             "image": image,
-            "scale": {"y": float(labels.scale[-2]), "x": float(labels.scale[-1])},
+            "scale": {
+                "y": abs(float(labels.scale[-2])),
+                "x": abs(float(labels.scale[-1])),
+            },
             "unit": None if unit == PIXEL else unit,
+            "classes": meaning(labels.metadata) == CLASSES,
         }
 
     def _on_done(self, index: tuple[int, ...], columns: dict[str, list[Any]]) -> None:
@@ -118,9 +121,23 @@ class Measurer(QObject):
     def _finish(self, labels: Labels) -> None:
         found = [table for table in self._tables if len(table)]
         table = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        are_classes = meaning(labels.metadata) == CLASSES
         if len(table):
             # by this column napari finds the row of the label under the mouse
             table.insert(0, "index", table.pop("label"))
+            if are_classes:
+                table.insert(1, "class", _names(table["index"], labels))
         labels.features = table
-        many = "1 object" if len(table) == 1 else f"{len(table)} objects"
+        count = table["index"].nunique() if len(table) else 0
+        one, several = ("class", "classes") if are_classes else ("object", "objects")
+        many = f"1 {one}" if count == 1 else f"{count} {several}"
         self.ended.emit(f"Measured {many}; see the layer's features table.")
+
+
+def _names(numbers: pd.Series[int], labels: Labels) -> list[str]:
+    """Return the names of classes by their numbers."""
+    known = [str(name) for name in labels.metadata.get("classes") or ()]
+    return [
+        known[number] if 0 < number < len(known) else f"class {number}"
+        for number in numbers
+    ]

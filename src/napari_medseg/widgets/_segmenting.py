@@ -1,8 +1,8 @@
-"""Segmenting planes of a layer one after another, without a window of its own."""
+"""Segmenting planes of layers one after another, without a window of its own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
@@ -13,9 +13,32 @@ from napari_medseg.widgets._jobs import Relay
 from napari_medseg.widgets._layers import Plane, image_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari.layers import Image
 
     from napari_medseg.engine import Engine, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is segmented in one go.
+
+    Attributes
+    ----------
+    layer : Image
+        The images.
+    plane : Plane
+        Part of them.
+    """
+
+    layer: Image
+    plane: Plane
+
+    @property
+    def key(self) -> str:
+        """The name that the engine keeps the probabilities by."""
+        return f"{id(self.layer)} {self.plane}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,31 +47,49 @@ class Order:
 
     Attributes
     ----------
-    layer : Image
-        The images.
-    planes : tuple of Plane
-        Which parts of them.
+    parts : tuple of Part
+        What; the parts of a layer follow one another.
     model : str
         As `napari_medseg.inference.open_segmenter` takes it.
-    objects : dict or None
-        Settings of objects; None gives classes.
+    how : mapping
+        ``objects`` and ``classes`` as the engine's job ``segment`` takes them.
     device : str
         Where to compute.
+    title : str
+        Name of the segmenter.
     """
 
-    layer: Image
-    planes: tuple[Plane, ...]
+    parts: tuple[Part, ...]
     model: str
-    objects: dict[str, Any] | None
+    how: Mapping[str, Any]
     device: str = "auto"
+    title: str = ""
 
-    def key(self, plane: Plane) -> str:
-        """Return the name that the engine keeps a plane's probabilities by."""
-        return f"{id(self.layer)} {plane}"
+    @property
+    def layers(self) -> list[Image]:
+        """The layers, in their order."""
+        found: list[Image] = []
+        for part in self.parts:
+            if not any(part.layer is layer for layer in found):
+                found.append(part.layer)
+        return found
+
+
+@dataclass
+class _State:
+    """How far an order is."""
+
+    order: Order
+    place: int = 0
+    done: list[Part] = field(default_factory=list)
+    failed: list[tuple[Image, str]] = field(default_factory=list)
 
 
 class SegmentRun(QObject):
-    """Has the engine segment the planes of an order, and relabels them.
+    """Has the engine segment the parts of an order, and relabels them.
+
+    A layer that fails does not stop the others: its other parts are left out, and it
+    is named in the end.
 
     Parameters
     ----------
@@ -60,9 +101,9 @@ class SegmentRun(QObject):
     Attributes
     ----------
     progressed : Signal
-        With a `Progress` over all planes.
+        With a `Progress` over all parts.
     labelled : Signal
-        With a plane, its labels, and the classes (None when relabelled).
+        With a part, its labels, and the classes (None when relabelled).
     noted : Signal
         With a sentence that the user should know.
     ended : Signal
@@ -79,8 +120,8 @@ class SegmentRun(QObject):
         self._engine = engine
         self._lane = Lane(engine)
         self._task: Task | None = None
-        self._order: Order | None = None
-        self._done: list[Plane] = []
+        self._state: _State | None = None
+        self._generation = 0  # of the labels: older ones are not taken
 
     @property
     def running(self) -> bool:
@@ -90,90 +131,143 @@ class SegmentRun(QObject):
     @property
     def order(self) -> Order | None:
         """The latest order."""
-        return self._order
+        return self._state.order if self._state else None
 
     def start(self, order: Order) -> None:
         """Begin an order; one at a time."""
         if self.running:
             raise RuntimeError("an order is under way")
-        self._order, self._done = order, []
-        self._next()
+        self._lane.cancel()
+        self._generation += 1
+        self._state = _State(order)
+        self._next(self._state)
 
     def cancel(self) -> None:
         """End the order; what is labelled stays."""
         if self._task is not None:
             self._task.cancel()
 
-    def relabel(self, objects: dict[str, Any] | None) -> None:
+    def relabel(self, how: Mapping[str, Any]) -> None:
         """Make other labels of the probabilities that are there."""
-        if self._order is not None and not self.running:
-            self._relabel(list(self._done), objects)
+        if self._state is not None and not self.running:
+            self._generation += 1
+            self._relabel(self._state.order, list(self._state.done), how)
 
-    def _next(self) -> None:
-        order = self._order
-        if order is None:
+    def _next(self, state: _State) -> None:
+        """Begin the next part that can be read; end where there is none."""
+        parts = state.order.parts
+        while state.place < len(parts):
+            part = parts[state.place]
+            try:
+                arguments = _question(state.order, part, state.order.how)
+            except (MedsegError, OSError, ValueError, IndexError) as error:
+                self._leave_out(state, f"{part.layer.name} cannot be read: {error}")
+                continue
+            relay = self._relay()
+            relay.progress.connect(self._on_progress)
+            relay.done.connect(self._on_done)
+            relay.failed.connect(self._on_failed)
+            relay.cancelled.connect(lambda: self._end("Cancelled."))
+            self._task = self._engine.submit("segment", arguments, relay)
             return
-        place = len(self._done)
-        if place == len(order.planes):
-            self._end("")
-            return
-        plane = order.planes[place]
-        try:
-            image = image_of(order.layer, plane)
-        except (MedsegError, OSError, ValueError, IndexError) as error:
-            self._end(f"{order.layer.name} cannot be read: {error}")
-            return
+        self._end(_summary(state))
+
+    def _relay(self) -> Relay:
         relay = Relay(self)
-        relay.progress.connect(self._on_progress)
-        relay.done.connect(self._on_done)
-        relay.failed.connect(lambda error: self._end(str(error)))
-        relay.cancelled.connect(lambda: self._end("Cancelled."))
         relay.ended.connect(relay.deleteLater)
-        arguments = {
-            "key": order.key(plane),
-            "image": image,
-            "model": order.model,
-            "device": order.device,
-            "objects": order.objects,
-        }
-        self._task = self._engine.submit("segment", arguments, relay)
+        return relay
+
+    def _leave_out(self, state: _State, reason: str) -> None:
+        """Note that a layer failed, and go to the first part of the next one."""
+        parts, layer = state.order.parts, state.order.parts[state.place].layer
+        state.failed.append((layer, reason))
+        while state.place < len(parts) and parts[state.place].layer is layer:
+            state.place += 1
 
     def _on_progress(self, progress: Progress) -> None:
-        if self._order is None:
+        if self._state is None:
             return
-        total, place = len(self._order.planes), len(self._done)
+        total, place = len(self._state.order.parts), self._state.place
         told = progress.message
         if total > 1:
             told = f"{told} ({place + 1} of {total})"
         self.progressed.emit(Progress(place, total, told))
 
     def _on_done(self, result: dict[str, Any]) -> None:
-        if self._order is None:
+        state = self._state
+        if state is None:
             return
-        plane = self._order.planes[len(self._done)]
-        self._done.append(plane)
-        self.labelled.emit(plane, result["labels"], result["classes"])
+        part = state.order.parts[state.place]
+        state.done.append(part)
+        state.place += 1
+        self.labelled.emit(part, result["labels"], result["classes"])
         if result["note"]:
             self.noted.emit(result["note"])
-        self._next()
+        self._next(state)
+
+    def _on_failed(self, error: MedsegError) -> None:
+        if self._state is not None:
+            self._leave_out(self._state, str(error))
+            self._next(self._state)
 
     def _end(self, told: str) -> None:
         self._task = None
         self.ended.emit(told)
 
-    def _relabel(self, planes: list[Plane], objects: dict[str, Any] | None) -> None:
-        """Relabel the first plane, then the others; a newer request ends this one."""
-        if not planes or self._order is None:
+    def _relabel(self, order: Order, parts: list[Part], how: Mapping[str, Any]) -> None:
+        """Relabel the first part, then the others; a newer request ends this one."""
+        if not parts:
             return
-        plane, rest = planes[0], planes[1:]
-        relay = Relay(self)
+        part, rest = parts[0], parts[1:]
+        generation = self._generation
 
         def take(labels: Any) -> None:
-            self.labelled.emit(plane, labels, None)
-            self._relabel(rest, objects)
+            if generation != self._generation:
+                return
+            self.labelled.emit(part, labels, None)
+            self._relabel(order, rest, how)
 
+        def again(error: MedsegError) -> None:
+            """Segment anew: the engine keeps as many probabilities as fit."""
+            try:
+                arguments = _question(order, part, how)
+            except (MedsegError, OSError, ValueError, IndexError):
+                self.noted.emit(str(error))
+                return
+            self.noted.emit("Segmenting again: its probabilities are not kept.")
+            relay = self._relay()
+            relay.done.connect(lambda result: take(result["labels"]))
+            relay.failed.connect(lambda error: self.noted.emit(str(error)))
+            # not in the lane: to cancel it could end the engine by force
+            self._engine.submit("segment", arguments, relay)
+
+        relay = self._relay()
         relay.done.connect(take)
-        relay.failed.connect(lambda error: self.noted.emit(str(error)))
-        relay.ended.connect(relay.deleteLater)
-        arguments = {"key": self._order.key(plane), "objects": objects}
+        relay.failed.connect(again)
+        arguments = {"key": part.key, **how}
         self._lane.submit("relabel", arguments, relay, urgent=True)
+
+
+def _question(order: Order, part: Part, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the engine's job ``segment`` takes."""
+    return {
+        "key": part.key,
+        "image": image_of(part.layer, part.plane),
+        "model": order.model,
+        "device": order.device,
+        **how,
+    }
+
+
+def _summary(state: _State) -> str:
+    """Say in a sentence which layers failed; nothing where none did."""
+    if not state.failed:
+        return ""
+    reasons = [
+        reason if layer.name in reason else f"{layer.name}: {reason}"
+        for layer, reason in state.failed
+    ]
+    total = len(state.order.layers)
+    if total == 1:
+        return state.failed[0][1]
+    return f"{len(reasons)} of {total} layers failed. {' '.join(reasons)}"

@@ -1,4 +1,4 @@
-"""Sliders for what becomes an object, which act at once."""
+"""Sliders for what becomes a class or an object, which act at once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import fields
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
-from napari_medseg.instances import ObjectConfig
+from napari_medseg._config import to_dict
+from napari_medseg.instances import ClassConfig, ObjectConfig
 
 DELAY = 60
 """Milliseconds a slider rests before it acts."""
@@ -20,9 +21,25 @@ LARGEST_SMALLEST = 2000
 STRONGEST = 10.0
 """Upper end of the slider for smoothing, in pixels."""
 
+CONFIGS: dict[str, type[ClassConfig] | type[ObjectConfig]] = {
+    "classes": ClassConfig,
+    "objects": ObjectConfig,
+}
+"""What the sliders set, by what the labels mean."""
 
-class ObjectSliders(QWidget):
-    """Threshold, smallest object, splitting and smoothing.
+NAMES = {
+    "threshold": "threshold",
+    "smoothing": "smoothing",
+    "min_size": "smallest",
+    "split": "touching",
+}
+"""What stands before the slider of a setting."""
+
+
+class LabelSliders(QWidget):
+    """Threshold, smoothing, smallest object and splitting, of classes or of objects.
+
+    What was set for the one is kept while the other is shown.
 
     Attributes
     ----------
@@ -34,43 +51,81 @@ class ObjectSliders(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        usual = ObjectConfig()
+        self._kind = "classes"
+        self._kept = {kind: to_dict(config()) for kind, config in CONFIGS.items()}
         self._threshold = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self._threshold.setRange(0.0, 1.0)
         self._threshold.setDecimals(2)
-        self._threshold.setValue(usual.threshold)
-        self._smallest = QLabeledSlider(Qt.Orientation.Horizontal)
-        self._smallest.setRange(0, LARGEST_SMALLEST)
-        self._smallest.setValue(usual.min_size)
-        self._split = QCheckBox("split at necks")
-        self._split.setChecked(usual.split == "watershed")
         self._smoothing = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self._smoothing.setRange(0.0, STRONGEST)
         self._smoothing.setDecimals(1)
-        self._smoothing.setValue(usual.smoothing)
+        self._smallest = QLabeledSlider(Qt.Orientation.Horizontal)
+        self._smallest.setRange(0, LARGEST_SMALLEST)
+        self._split = QCheckBox("split at necks")
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(DELAY)
         self._timer.timeout.connect(self.changed)
-        helps = {field.name: field.metadata["help"] for field in fields(ObjectConfig)}
+        self._controls: dict[str, tuple[QLabel, QWidget]] = {}
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for name, label, control, signal in (
-            ("threshold", "threshold", self._threshold, self._threshold.valueChanged),
-            ("min_size", "smallest", self._smallest, self._smallest.valueChanged),
-            ("split", "touching", self._split, self._split.toggled),
-            ("smoothing", "smoothing", self._smoothing, self._smoothing.valueChanged),
+        for name, control, signal in (
+            ("threshold", self._threshold, self._threshold.valueChanged),
+            ("smoothing", self._smoothing, self._smoothing.valueChanged),
+            ("min_size", self._smallest, self._smallest.valueChanged),
+            ("split", self._split, self._split.toggled),
         ):
             control.setObjectName(name)
-            control.setToolTip(helps[name])
             signal.connect(self._timer.start)
+            label = QLabel(NAMES[name])
             layout.addRow(label, control)
+            self._controls[name] = label, control
+        self._show()
+
+    @property
+    def kind(self) -> str:
+        """``classes`` or ``objects``."""
+        return self._kind
+
+    def choose(self, kind: str) -> None:
+        """Show the sliders of classes or of objects; `changed` stays silent."""
+        if kind != self._kind:
+            self._kept[self._kind] |= self.values()
+            self._kind = kind
+            self._show()
+
+    def _show(self) -> None:
+        kept = self._kept[self._kind]
+        self._threshold.setValue(kept["threshold"])
+        self._smoothing.setValue(kept["smoothing"])
+        self._smallest.setValue(kept["min_size"])
+        self._split.setChecked(kept.get("split") == "watershed")
+        self._timer.stop()
+        helps = {item.name: item.metadata["help"] for item in fields(self._config)}
+        for name, parts in self._controls.items():
+            for part in parts:
+                part.setVisible(name in helps)
+                part.setToolTip(helps.get(name, ""))
+
+    @property
+    def _config(self) -> type[ClassConfig] | type[ObjectConfig]:
+        return CONFIGS[self._kind]
 
     def values(self) -> dict[str, Any]:
-        """Return the settings of `napari_medseg.instances.ObjectConfig`."""
-        return {
-            "threshold": float(self._threshold.value()),
+        """Return the settings of `ClassConfig` or `ObjectConfig`."""
+        values: dict[str, Any] = {
+            "threshold": round(float(self._threshold.value()), 2),
+            "smoothing": round(float(self._smoothing.value()), 1),
             "min_size": int(self._smallest.value()),
-            "split": "watershed" if self._split.isChecked() else "components",
-            "smoothing": float(self._smoothing.value()),
+        }
+        if self._kind == "objects":
+            split = "watershed" if self._split.isChecked() else "components"
+            values["split"] = split
+        return values
+
+    def changed_values(self) -> dict[str, Any]:
+        """Return the settings that are not as by default."""
+        usual = to_dict(self._config())
+        return {
+            name: value for name, value in self.values().items() if value != usual[name]
         }

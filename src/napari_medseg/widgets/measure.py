@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from magicgui.widgets import create_widget
 from napari.layers import Image, Labels
 from qtpy.QtWidgets import (
-    QFileDialog,
     QFormLayout,
+    QHBoxLayout,
     QLabel,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_medseg.io.atomic import atomic_path
+from napari_medseg.widgets._combo import narrow
 from napari_medseg.widgets._jobs import engine_of
 from napari_medseg.widgets._measuring import Measurer
+from napari_medseg.widgets._saving import SaveButtons
 
 if TYPE_CHECKING:
-    import napari
+    from pathlib import Path
+
+    import napari.viewer
     from magicgui.widgets import ComboBox
 
     from napari_medseg.engine import Engine
 
+TABLE = ("napari", "Features table widget")
+"""Plugin and name of napari's own view of the table."""
+
 
 class MeasureWidget(QWidget):
-    """Measures objects, and shows or saves the table.
+    """Measures objects, shows their table, and saves it and them.
 
     Parameters
     ----------
@@ -38,7 +43,10 @@ class MeasureWidget(QWidget):
         Where it is computed; by default in the engine of the window.
     """
 
-    def __init__(self, viewer: napari.Viewer, engine: Engine | None = None) -> None:
+    # napari gives its viewer to what is annotated in this very spelling
+    def __init__(
+        self, viewer: napari.viewer.Viewer, engine: Engine | None = None
+    ) -> None:
         super().__init__()
         self._viewer = viewer
         self._engine = engine
@@ -48,21 +56,28 @@ class MeasureWidget(QWidget):
         self._told = QLabel()
         self._told.setObjectName("told")
         self._told.setWordWrap(True)
-        measure = QPushButton("Measure")
-        measure.setObjectName("measure")
-        measure.setToolTip("Fill the features table of the labels layer")
+        self.files = SaveButtons(self._chosen, self._the_engine, self)
+        self.files.told.connect(self._tell)
+        measure = _button(
+            "Measure", "measure", "Fill the features table of the labels layer"
+        )
         measure.clicked.connect(self._on_measure_clicked)
-        save = QPushButton("Save table…")
-        save.setObjectName("save")
-        save.setToolTip("Save the features table as CSV")
-        save.clicked.connect(self._on_save_clicked)
+        show = _button("Show table", "show", "Open napari's features table")
+        show.clicked.connect(self._on_show_clicked)
+        table = _button("Save table…", "save table", "Save the features table as CSV")
+        table.clicked.connect(self._on_save_table_clicked)
         form = QFormLayout()
-        form.addRow("objects", self._labels.native)
-        form.addRow("intensity of", self._image.native)
+        form.addRow("objects", narrow(self._labels.native))
+        form.addRow("intensity of", narrow(self._image.native))
+        row = QHBoxLayout()
+        row.addWidget(show)
+        row.addWidget(table)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
-        for part in (measure, save, self._told):
-            layout.addWidget(part)
+        layout.addWidget(measure)
+        layout.addLayout(row)
+        layout.addWidget(self.files)
+        layout.addWidget(self._told)
         layout.addStretch(1)
 
     def reset_choices(self, event: Any = None) -> None:
@@ -80,19 +95,35 @@ class MeasureWidget(QWidget):
         self._labels.value = labels
         self._image.value = image
 
-    def save(self, path: Path) -> None:
+    def save_table(self, path: Path) -> None:
         """Save the features table of the chosen layer as CSV."""
+        if self._has_table():
+            self.files.export(path, "csv")
+
+    def save(self, path: Path) -> None:
+        """Save the chosen labels as label image; see `export`."""
+        self.files.save(path)
+
+    def export(self, path: Path, name: str) -> None:
+        """Write the chosen labels in a format of `napari_medseg.io.exports.FORMATS`.
+
+        The engine writes; ``files.written`` and the line below the buttons say when
+        it has.
+        """
+        self.files.export(path, name)
+
+    def _chosen(self) -> list[Labels]:
+        return [self._labels.value] if self._labels.value is not None else []
+
+    def _the_engine(self) -> Engine:
+        return self._engine or engine_of(self)
+
+    def _has_table(self) -> bool:
         labels = self._labels.value
-        if labels is None or not len(labels.features):
+        there = labels is not None and "area_px" in labels.features
+        if not there:
             self._tell("There is no table yet; press Measure first.")
-            return
-        try:
-            with atomic_path(path) as part:
-                labels.features.to_csv(part, index=False)
-        except OSError as error:
-            self._tell(f"{path} cannot be written: {error.strerror or error}.")
-            return
-        self._tell(f"Saved as {path}.")
+        return there
 
     def _on_measure_clicked(self) -> None:
         labels = self._labels.value
@@ -100,17 +131,26 @@ class MeasureWidget(QWidget):
             self._tell("There is no labels layer. Segment an image first.")
             return
         if self._measurer is None:
-            self._measurer = Measurer(self._engine or engine_of(self), self)
+            self._measurer = Measurer(self._the_engine(), self)
             self._measurer.ended.connect(self._tell)
         self._tell("Measuring…")
         self._measurer.start(labels, self._image.value)
 
-    def _on_save_clicked(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(
-            self, "Save the table", "objects.csv", "Tables (*.csv)"
-        )
-        if name:
-            self.save(Path(name))
+    def _on_show_clicked(self) -> None:
+        if self._has_table():
+            self._viewer.layers.selection.active = self._labels.value
+            self._viewer.window.add_plugin_dock_widget(*TABLE)
+
+    def _on_save_table_clicked(self) -> None:
+        if self._has_table():
+            self.files.ask("csv")
 
     def _tell(self, sentence: str) -> None:
         self._told.setText(sentence)
+
+
+def _button(text: str, name: str, tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setObjectName(name)
+    button.setToolTip(tip)
+    return button

@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from magicgui.widgets import create_widget
-from napari.layers import Image, Labels
-from napari.utils.colormaps import DirectLabelColormap
-from qtpy.QtCore import QTimer
+from napari.layers import Image
 from qtpy.QtWidgets import (
     QApplication,
-    QComboBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -22,41 +18,39 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medseg._types import MedsegError, Progress
+from napari_medseg._types import InputError, MedsegError, Progress
+from napari_medseg.widgets._combo import combo, narrow
 from napari_medseg.widgets._command import segment_command
 from napari_medseg.widgets._jobs import Activity, engine_of
-from napari_medseg.widgets._layers import (
-    Plane,
-    all_slices,
-    class_colours,
-    empty_labels,
-    is_there,
-    placement,
-    region_in_view,
-    slice_in_view,
-)
-from napari_medseg.widgets._measuring import Measurer
+from napari_medseg.widgets._layers import all_slices, region_in_view, slice_in_view
 from napari_medseg.widgets._models import ModelChoice
-from napari_medseg.widgets._segmenting import Order, SegmentRun
-from napari_medseg.widgets._sliders import ObjectSliders
+from napari_medseg.widgets._results import ResultLayers
+from napari_medseg.widgets._saving import SaveButtons
+from napari_medseg.widgets._segmenting import Order, Part, SegmentRun
+from napari_medseg.widgets._sliders import LabelSliders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import napari
+    import napari.viewer
     from magicgui.widgets import ComboBox
     from numpy.typing import NDArray
 
     from napari_medseg.engine import Engine
 
-SCOPES = ("this slice", "the region in view", "all slices")
-"""What of the layer is segmented."""
-
-MEASURE_DELAY = 400
-"""Milliseconds that labels rest before their objects are measured."""
+SLICE, REGION, ALL, SELECTED = SCOPES = (
+    "this slice",
+    "the region in view",
+    "all slices",
+    "selected layers",
+)
+"""What is segmented."""
 
 RESULTS = ("classes", "objects")
 """What the labels mean: each class a value, or each object."""
+
+NO_IMAGE = "There is no image. Open one, or File > Open Sample > medseg."
+NOT_SELECTED = "Select image layers in the list of layers first."
 
 
 class SegmentWidget(QWidget):
@@ -70,37 +64,37 @@ class SegmentWidget(QWidget):
         Where it is computed; by default in the engine of the window.
     """
 
-    def __init__(self, viewer: napari.Viewer, engine: Engine | None = None) -> None:
+    # napari gives its viewer to what is annotated in this very spelling
+    def __init__(
+        self, viewer: napari.viewer.Viewer, engine: Engine | None = None
+    ) -> None:
         super().__init__()
         self._viewer = viewer
         self._engine = engine
         self._run: SegmentRun | None = None
         self._activity: Activity | None = None
-        self._target: Labels | None = None
-        self._measurer: Measurer | None = None
-        self._measuring = QTimer(self)
-        self._measuring.setSingleShot(True)
-        self._measuring.setInterval(MEASURE_DELAY)
-        self._measuring.timeout.connect(self._measure)
-        self._top = 0
+        self._results = ResultLayers(viewer, self._the_engine, self)
+        self._results.told.connect(self._on_measured)
+        self._outcome: list[str] = []  # of the latest run: what stays to be read
         self._layers = cast("ComboBox", create_widget(annotation=Image, label="image"))
         self.models = ModelChoice()
         self.models.refused.connect(self._tell)
-        self._scope = _combo("scope", SCOPES, "What of the layer is segmented")
-        self._result = _combo(
+        self._scope = combo("scope", SCOPES, "What is segmented")
+        self._result = combo(
             "result", RESULTS, "One value for each class, or for each object"
         )
         self._result.currentTextChanged.connect(self._on_result_changed)
-        self._sliders = ObjectSliders()
-        self._sliders.setEnabled(False)
+        self._sliders = LabelSliders()
         self._sliders.changed.connect(self._relabel)
-        self._button = QPushButton("Segment")
-        self._button.setObjectName("segment")
-        self._button.clicked.connect(self._on_segment_clicked)
-        self._cancel = QPushButton("Cancel")
-        self._cancel.setObjectName("cancel")
+        self.files = SaveButtons(lambda: self._results.layers, self._the_engine, self)
+        self.files.told.connect(self._tell)
+        self._button = _button(
+            "Segment", "segment", "Segment with the chosen model", self._start
+        )
+        self._cancel = _button(
+            "Cancel", "cancel", "End now; what is there stays", self._on_cancel_clicked
+        )
         self._cancel.setEnabled(False)
-        self._cancel.clicked.connect(self._on_cancel_clicked)
         self._bar = QProgressBar()
         self._bar.setVisible(False)
         self._told = QLabel()
@@ -110,23 +104,24 @@ class SegmentWidget(QWidget):
 
     def _lay_out(self) -> None:
         form = QFormLayout()
-        form.addRow("image", self._layers.native)
+        form.addRow("image", narrow(self._layers.native))
         form.addRow("model", self.models)
         form.addRow("what", self._scope)
         form.addRow("result", self._result)
-        copy = QPushButton("Copy as command")
-        copy.setObjectName("copy")
-        copy.setToolTip("The line for the terminal that segments the same file so")
-        copy.clicked.connect(self._on_copy_clicked)
         row = QHBoxLayout()
-        for button in (self._button, self._cancel, copy):
-            row.addWidget(button)
+        row.addWidget(self._button)
+        row.addWidget(self._cancel)
+        copy = _button(
+            "Copy as command",
+            "copy",
+            "The line for the terminal that segments the same files so",
+            self._on_copy_clicked,
+        )
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addLayout(row)
-        layout.addWidget(self._bar)
-        layout.addWidget(self._sliders)
-        layout.addWidget(self._told)
+        for part in (self._bar, self._sliders, self.files, copy, self._told):
+            layout.addWidget(part)
         layout.addStretch(1)
 
     def reset_choices(self, event: Any = None) -> None:
@@ -150,63 +145,88 @@ class SegmentWidget(QWidget):
         self.models.open(model)
         if layer is not None:
             self._layers.value = layer
-        self._on_segment_clicked()
+        self._start()
 
-    def objects(self) -> dict[str, Any] | None:
-        """Return the settings of objects, or None for classes."""
-        if self._result.currentText() == "classes":
-            return None
-        return self._sliders.values()
+    def how(self) -> dict[str, Any]:
+        """Return how labels are made, as the engine's job ``segment`` takes it."""
+        made = {"objects": None, "classes": None}
+        return made | {self._sliders.kind: self._sliders.values()}
 
-    def _planes(self, layer: Image) -> list[Plane]:
-        scope = self._scope.currentText()
-        if scope == SCOPES[0]:
-            return [slice_in_view(layer, self._viewer)]
-        if scope == SCOPES[1]:
-            return [region_in_view(layer, self._viewer)]
-        return all_slices(layer)
+    def save(self, path: Path) -> None:
+        """Save the result as label image; see `export`."""
+        self.files.save(path)
 
-    def _on_segment_clicked(self) -> None:
-        layer = self.layer
-        if layer is None:
-            self._tell("There is no image. Open one, or File > Open Sample > medseg.")
+    def export(self, path: Path, name: str) -> None:
+        """Write the result in a format of `napari_medseg.io.exports.FORMATS`.
+
+        The engine writes; ``files.written`` and the line below the buttons say when
+        it has. Of several layers the path is the folder.
+        """
+        self.files.export(path, name)
+
+    # ------------------------------------------------------------------- segment
+
+    def _images(self) -> list[Image]:
+        """Return the layers that are meant.
+
+        Raises
+        ------
+        InputError
+            There are none.
+        """
+        if self._scope.currentText() != SELECTED:
+            if self.layer is None:
+                raise InputError(NO_IMAGE)
+            return [self.layer]
+        chosen = self._viewer.layers.selection
+        images = [each for each in self._viewer.layers if each in chosen]
+        images = [each for each in images if isinstance(each, Image)]
+        if not images:
+            raise InputError(NOT_SELECTED)
+        return images
+
+    def _parts(self) -> tuple[Part, ...]:
+        scope, images = self._scope.currentText(), self._images()
+        if scope == SLICE:
+            return (Part(images[0], slice_in_view(images[0], self._viewer)),)
+        if scope == REGION:
+            return (Part(images[0], region_in_view(images[0], self._viewer)),)
+        return tuple(
+            Part(image, plane) for image in images for plane in all_slices(image)
+        )
+
+    def _start(self) -> None:
+        if self._run is not None and self._run.running:
             return
         try:
-            planes = tuple(self._planes(layer))
+            parts = self._parts()
         except MedsegError as error:
             self._tell(str(error))
             return
+        order = Order(
+            parts,
+            self.models.model,
+            self.how(),
+            title=self.models.title,
+        )
         run = self._new_run()
-        self._target = None
+        self._outcome = []
+        self._results.begin(order, self._sliders.kind)
         self._set_running(True)
         self._activity = Activity("segment")
-        run.start(Order(layer, planes, self.models.model, self.objects()))
+        run.start(order)
 
     def _new_run(self) -> SegmentRun:
         """Return a run whose signals arrive here, and let the last one go."""
         if self._run is not None:
             self._run.deleteLater()
-        run = SegmentRun(self._engine or engine_of(self), self)
+        run = SegmentRun(self._the_engine(), self)
         run.progressed.connect(self._on_progressed)
         run.labelled.connect(self._on_labelled)
-        run.noted.connect(self._tell)
+        run.noted.connect(self._on_noted)
         run.ended.connect(self._on_ended)
         self._run = run
         return run
-
-    def _on_copy_clicked(self) -> None:
-        layer = self.layer
-        path = layer.source.path if layer is not None else None
-        if path is None:
-            self._tell("The image is no file yet; save it first, and open the file.")
-            return
-        source = Path(path)
-        out = source.parent / "segmented"
-        line = segment_command(
-            [source], out, model=self.models.model, objects=self.objects()
-        )
-        QApplication.clipboard().setText(line)
-        self._tell(f"Copied: {line}")
 
     def _on_cancel_clicked(self) -> None:
         if self._run is not None:
@@ -222,93 +242,85 @@ class SegmentWidget(QWidget):
 
     def _on_labelled(
         self,
-        plane: Plane,
+        part: Part,
         labels: NDArray[Any],
         classes: Sequence[Mapping[str, str]] | None,
     ) -> None:
-        order = self._run.order if self._run else None
-        if order is None or not is_there(order.layer, self._viewer):
-            return
-        if self._target is not None and not is_there(self._target, self._viewer):
-            if classes is None:
-                return  # a slider of a result that is gone
-            self._target = None
-        if self._target is None:
-            self._target = self._add_target(order, classes or ())
-        plane.of(self._target.data)[...] = self._numbered(order, plane, labels)
-        self._target.refresh()
-        if self._result.currentText() == "objects":
-            self._measuring.start()
+        self._results.take(part, labels, classes)
 
-    def _numbered(self, order: Order, plane: Plane, labels: Any) -> Any:
-        """Return objects with numbers that no slice before has: one row each."""
-        if self._result.currentText() == "classes":
-            return labels
-        if plane == order.planes[0]:
-            self._top = 0
-        numbered = np.where(labels > 0, labels + self._top, 0)
-        self._top = max(self._top, int(numbered.max(initial=0)))
-        return numbered
-
-    def _measure(self) -> None:
-        """Fill the features table of the result, once it has come to rest."""
-        run, target = self._run, self._target
-        order = run.order if run else None
-        if run is None or order is None or target is None:
-            return
-        if not is_there(order.layer, self._viewer):
-            return
-        if run.running:
-            self._measuring.start()
-            return
-        if self._measurer is None:
-            self._measurer = Measurer(self._engine or engine_of(self), self)
-            self._measurer.ended.connect(self._tell)
-        self._measurer.start(target, order.layer)
-
-    def _add_target(self, order: Order, classes: Sequence[Mapping[str, str]]) -> Labels:
-        """Add a labels layer over the image layer."""
-        name = f"{order.layer.name}: {self.models.title}"
-        names = [str(item["name"]) for item in classes]
-        options: dict[str, Any] = {
-            "name": name,
-            "metadata": {"classes": names, "model": order.model},
-            **placement(order.layer),
-        }
-        if order.objects is None:
-            colours = class_colours(classes)
-            options["colormap"] = DirectLabelColormap(color_dict=colours)
-            options["features"] = {"index": range(len(names)), "class": names}
-        target: Labels = self._viewer.add_labels(empty_labels(order.layer), **options)
-        return target
+    def _on_noted(self, note: str) -> None:
+        if self._run is not None and self._run.running and note not in self._outcome:
+            self._outcome.append(note)
+        self._tell(note)
 
     def _on_ended(self, told: str) -> None:
         self._set_running(False)
         if self._activity is not None:
             self._activity.close()
             self._activity = None
-        self._tell(told or "Done.")
+        self._outcome += [told] if told else []
+        self._tell(" ".join(self._outcome) or "Done.")
+        self._results.measure_soon()
+        order = self._run.order if self._run else None
+        if order is not None and order.how != self.how():
+            self._relabel()  # a slider was moved meanwhile
 
-    def _on_result_changed(self) -> None:
-        self._sliders.setEnabled(self._result.currentText() == "objects")
-
-    def _relabel(self) -> None:
-        if self._run is not None and self._target is not None:
-            self._run.relabel(self.objects())
+    def _on_measured(self, told: str) -> None:
+        self._tell(" ".join([*self._outcome, told]))
 
     def _set_running(self, running: bool) -> None:
         self._button.setEnabled(not running)
+        self._result.setEnabled(not running)
         self._cancel.setEnabled(running)
         self._bar.setVisible(running)
         self._bar.setRange(0, 0)
+
+    # ------------------------------------------------------------------- relabel
+
+    def _on_result_changed(self) -> None:
+        self._sliders.choose(self._result.currentText())
+        if self._results.change(self._sliders.kind):
+            self._relabel()
+
+    def _relabel(self) -> None:
+        if self._run is not None:
+            self._run.relabel(self.how())
+
+    # ------------------------------------------------------------------- command
+
+    def _on_copy_clicked(self) -> None:
+        try:
+            images = self._images()
+        except MedsegError as error:
+            self._tell(str(error))
+            return
+        paths = [image.source.path for image in images]
+        if not all(paths):
+            self._tell("The image is no file yet; save it first, and open the file.")
+            return
+        sources = [Path(path) for path in paths]
+        objects = self._sliders.values() if self._sliders.kind == "objects" else None
+        line = segment_command(
+            sources,
+            sources[0].parent / "segmented",
+            model=self.models.model,
+            objects=objects,
+            classes=None if objects else self._sliders.changed_values(),
+        )
+        QApplication.clipboard().setText(line)
+        self._tell(f"Copied: {line}")
+
+    def _the_engine(self) -> Engine:
+        return self._engine or engine_of(self)
 
     def _tell(self, sentence: str) -> None:
         self._told.setText(sentence)
 
 
-def _combo(name: str, choices: Sequence[str], tip: str) -> QComboBox:
-    box = QComboBox()
-    box.setObjectName(name)
-    box.addItems(list(choices))
-    box.setToolTip(tip)
-    return box
+def _button(text: str, name: str, tip: str, slot: Any) -> QPushButton:
+    button = QPushButton(text)
+    button.setObjectName(name)
+    button.setToolTip(tip)
+    # a click brings a state along, which the slots have no use for
+    button.clicked.connect(lambda *_: slot())
+    return button
