@@ -21,9 +21,8 @@ from sets import SETS, DataSet
 from napari_medseg import matching
 from napari_medseg._types import Prediction, finish
 from napari_medseg.api import train_job
-from napari_medseg.batch import labels_of
 from napari_medseg.inference import Segmenter
-from napari_medseg.instances import ObjectConfig
+from napari_medseg.instances import ObjectConfig, labels_of
 from napari_medseg.io.pairs import Pairs
 from napari_medseg.training.prompt_tuning import ObjectTuning, PromptTuning
 

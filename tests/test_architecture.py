@@ -71,7 +71,7 @@ TORCH = frozenset(
 
 QUICK = (
     "__init__ __main__ _types _release _config _labels io metrics matching surfaces "
-    "instances measurements blocks samples evaluation layer_data models.__init__ "
+    "instances measurements blocks batch samples evaluation layer_data models.__init__ "
     "models.registry models.bundled models.weights models._download "
     "training.__init__ engine cli widgets"
 ).split()

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from napari_medseg._types import InputError, JobError, finish
-from napari_medseg.batch import labels_of
 from napari_medseg.engine import Engine
 from napari_medseg.engine.jobs import JOBS, Context, Shelf
 from napari_medseg.engine.prompting import look, prompt
 from napari_medseg.engine.segmenting import forget, relabel, segment
 from napari_medseg.engine.training import train
 from napari_medseg.inference import load, open_segmenter
-from napari_medseg.instances import ObjectConfig
+from napari_medseg.instances import ObjectConfig, labels_of
 
 if TYPE_CHECKING:
     from pathlib import Path

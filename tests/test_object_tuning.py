@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from napari_medseg._types import InputError, finish
-from napari_medseg.batch import labels_of
 from napari_medseg.inference import Segmenter
-from napari_medseg.instances import ObjectConfig, find_objects
+from napari_medseg.instances import ObjectConfig, find_objects, labels_of
 from napari_medseg.io import model_file
 from napari_medseg.io.pairs import Pair, Pairs, gather
 from napari_medseg.models.prompts import PromptedDecoder, trained_count

@@ -1,27 +1,31 @@
 """A folder in, a folder out.
 
-One bad file never stops the others: it is listed with what is wrong. What is there
-already is left alone, so that running the same command again goes on where the last
-run ended; a provenance file in the output folder says which model and settings made
-it, and another model is never mixed in unasked.
+One bad file never stops the others: it is listed with what is wrong. A ledger in the
+output folder knows what became of each image, so that the same command, given again,
+does what is missing, changed or failed, and another model is never mixed in unasked.
+
+Importing this loads no torch, so that a form can show settings and ledger.
 """
 
-from napari_medseg.batch.ledger import LedgerRow
-from napari_medseg.batch.run import (
-    PROVENANCE,
-    BatchReport,
-    labels_of,
-    plan_work,
-    segment_files,
-)
+from napari_medseg.batch.conduct import BatchReport
+from napari_medseg.batch.inputs import Work, plan_work
+from napari_medseg.batch.ledger import LEDGER, LedgerRow
+from napari_medseg.batch.ledger_file import read_ledger
+from napari_medseg.batch.provenance import PROVENANCE
+from napari_medseg.batch.run import segment_batch, segment_files
 from napari_medseg.batch.settings import BatchSettings
+from napari_medseg.batch.watch import watch_batch
 
 __all__ = [
+    "LEDGER",
     "PROVENANCE",
     "BatchReport",
     "BatchSettings",
     "LedgerRow",
-    "labels_of",
+    "Work",
     "plan_work",
+    "read_ledger",
+    "segment_batch",
     "segment_files",
+    "watch_batch",
 ]

@@ -1,193 +1,83 @@
-"""A folder in, a folder out.
-
-One bad file never stops the others: it is listed with what is wrong. What is there
-already is left alone, so that running the same command again goes on where the last
-run ended; a provenance file in the output folder says which model and settings made
-it, and another model is never mixed in unasked.
-"""
+"""Jobs that segment folders."""
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from collections import Counter
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from napari_medseg._config import to_dict
-from napari_medseg._release import release
-from napari_medseg._types import InputError, Job, MedsegError, Progress
-from napari_medseg.instances import ObjectConfig, find_objects
-from napari_medseg.io.atomic import atomic_path
-from napari_medseg.io.images import (
-    image_files,
-    image_stem,
-    read_image,
-    write_labels,
+from napari_medseg._types import Job, Progress
+from napari_medseg.batch.conduct import BatchReport, Plan, Planner, conduct
+from napari_medseg.batch.crew import Borrowed, Crew, Processes, Threads
+from napari_medseg.batch.inputs import Found, find_images, name_images
+from napari_medseg.batch.ledger import LEDGER, Ledger, Recipe
+from napari_medseg.batch.process import Opener, Task, open_model, worker_of
+from napari_medseg.batch.resume import (
+    Folder,
+    await_images,
+    check_targets,
+    find_due,
+    forget_lost,
+    refuse_foreign,
 )
+from napari_medseg.batch.settings import BatchSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Executor
 
-    from napari_medseg._types import AnySegmenter, LabelArray, Prediction
-    from napari_medseg.io.images import ImageFile
-
-PROVENANCE = "medseg.json"
-"""Name of the file in the output folder that says how its labels were made."""
+    from napari_medseg._types import AnySegmenter
+    from napari_medseg.instances import ObjectConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One image to segment.
-
-    Attributes
-    ----------
-    source : Path
-        The image.
-    target : Path
-        The label image to write.
-    """
-
-    source: Path
-    target: Path
-
-
-@dataclass(frozen=True)
-class BatchReport:
-    """What became of a folder.
-
-    Attributes
-    ----------
-    done, skipped : tuple of str
-        Images segmented now, and those whose labels were there already.
-    failed : mapping of str to str
-        Images that could not be segmented, with the reason.
-    notes : mapping of str to str
-        What a user should know of single images (memory ran out, say).
-    seconds : float
-        Wall time.
-    """
-
-    done: tuple[str, ...]
-    skipped: tuple[str, ...]
-    failed: Mapping[str, str]
-    notes: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON holds it."""
-        return {
-            "done": list(self.done),
-            "skipped": list(self.skipped),
-            "failed": dict(self.failed),
-            "notes": dict(self.notes),
-            "seconds": round(self.seconds, 2),
-        }
-
-
-def plan_work(inputs: Iterable[Path], out: Path) -> list[Work]:
-    """List the images of files and folders, and where their labels go.
-
-    Parameters
-    ----------
-    inputs : iterable of Path
-        Images, and folders, whose subfolders are kept in the output.
-    out : Path
-        Output folder.
-
-    Returns
-    -------
-    list of Work
-        No two write the same file: images of one name but different endings get the
-        ending into the name of their labels.
-
-    Raises
-    ------
-    InputError
-        An input does not exist or is the output folder, or there is no image at all.
-    """
-    found: dict[Path, Path] = {}
-    spelt: set[str] = set()  # one file may be given twice, in two spellings
-    for item in inputs:
-        for path, folder in _listed(item, out):
-            place = os.path.abspath(path)
-            if place not in spelt:
-                spelt.add(place)
-                found[path] = folder
-    if not found:
-        raise InputError(
-            "There is no image in what was given. Give image files or folders of them."
-        )
-    names = Counter(
-        (folder / image_stem(path)).as_posix().casefold()
-        for path, folder in found.items()
-    )
-    return [
-        Work(path, out / folder / _label_name(path, folder, names))
-        for path, folder in found.items()
-    ]
-
-
-def _listed(item: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Return the images of one input, each with the folder it has in the output."""
-    if not item.exists():
-        raise InputError(f"{item} does not exist; check the path.")
-    if not item.is_dir() or item.suffix.lower() == ".zarr":
-        return [(item, Path())]
-    own, labels = item.resolve(), out.resolve()
-    if own == labels:
-        raise InputError(
-            f"{item} holds the images, so labels cannot go there; choose another "
-            "folder for the output, such as one in it."
-        )
-    # labels of an earlier run are no images to segment
-    inside = own in labels.parents
-    return [
-        (path, path.parent.relative_to(item))
-        for path in image_files(item, recursive=True)
-        if not (inside and labels in path.resolve().parents)
-    ]
-
-
-def _label_name(path: Path, folder: Path, names: Counter[str]) -> str:
-    """Return the name of an image's labels, unlike that of any other."""
-    stem = image_stem(path)
-    if names[(folder / stem).as_posix().casefold()] == 1:
-        return f"{stem}.tif"
-    return f"{path.name.replace('.', '_')}.tif"
-
-
-def segment_files(
+def segment_batch(
     inputs: Iterable[Path],
-    segmenter: AnySegmenter,
     out: Path,
+    settings: BatchSettings,
     *,
-    objects: ObjectConfig | None = None,
+    workers: int = 1,
+    executor: Executor | None = None,
+    cluster: str | None = None,
+    redo: bool = False,
     overwrite: bool = False,
+    opener: Opener = open_model,
+    command: str = "",
 ) -> Job[BatchReport]:
-    """Segment files and folders.
+    """Segment files and folders, and go on where an earlier run ended.
 
     Parameters
     ----------
     inputs : iterable of Path
-        Images and folders.
-    segmenter : AnySegmenter
-        What to apply.
+        Images, folders and patterns.
     out : Path
-        Folder for label TIFFs, made if need be.
-    objects : ObjectConfig, optional
-        Write objects, found by these settings, in place of classes.
+        Folder for results, made if need be.
+    settings : BatchSettings
+        Model, and what is written.
+    workers : int
+        Processes; one is this process, in which reading and writing overlap with
+        predicting. Every other one has the model in its own memory.
+    executor : Executor, optional
+        In place of processes: anything that runs functions elsewhere. It takes twice
+        as many images as there are ``workers``.
+    cluster : str, optional
+        In place of processes: the address of a Dask scheduler.
+    redo : bool
+        Do again what was made by another model or other settings.
     overwrite : bool
-        Replace labels that are there.
+        Do everything again, and replace labels that no run has written.
+    opener : callable
+        Opens the segmenter; for several processes a function that is known by its
+        module and name.
+    command : str
+        The command that the user gave, for the provenance.
 
     Yields
     ------
     Progress
-        One an image.
+        With each image, and every half second. Closing the job loses what is in
+        work, and nothing else.
 
     Returns
     -------
@@ -197,180 +87,165 @@ def segment_files(
     Raises
     ------
     InputError
-        There is nothing to do, two images would write one file, labels would replace
-        an image, or the output folder holds the work of another model or settings.
+        There is nothing to do, labels would replace an image, the output folder
+        holds the work of another model or other settings or of another program, or
+        another run is writing to it.
+    JobError
+        Processes end again and again, or the ledger cannot be written.
+    ModelFileError, WeightsError
+        The segmenter cannot be opened.
     """
-    started = time.monotonic()
-    work = plan_work(inputs, out)
-    _check_targets(work)
-    made = _made(segmenter, objects)
-    mixed = _claim(out, made, work, overwrite=overwrite)
-    done: list[str] = []
-    skipped: list[str] = []
-    failed: dict[str, str] = {}
-    notes: dict[str, str] = {}
-    for index, item in enumerate(work):
-        name = str(item.source)
-        yield Progress(index, len(work), f"segmenting {item.source.name}")
-        if item.target.exists() and not overwrite:
-            skipped.append(name)
-            continue
-        try:
-            note = _segment_one(item, segmenter, objects)
-        except (MedsegError, OSError, ValueError) as error:
-            reason = str(error)
-            failed[name] = reason if name in reason else f"{name}: {reason}"
-            continue
-        done.append(name)
-        if note:
-            notes[name] = note
-    yield Progress(len(work), len(work), "done")
-    if mixed and not _others(out, work, set(done)):
-        _note(out, made)
-    seconds = time.monotonic() - started
-    return BatchReport(tuple(done), tuple(skipped), failed, notes, seconds)
+    folder = output_folder(out, settings, redo, overwrite, command)
+    found = find_images(inputs, out)
+    check_new(found, folder)
+    yield Progress(0, len(found), "loading the model")
+    task = Task(folder.settings, folder.out, opener)
+    with hired(task, workers, executor, cluster) as crew:
+        plan = _plan_of(found, folder)
+        return (yield from conduct(folder, crew, plan))
 
 
-def _check_targets(work: list[Work]) -> None:
-    """Refuse two images that would write one file, and labels in place of an image."""
-    sources = {str(item.source.resolve()).casefold() for item in work}
-    places: dict[str, Path] = {}
-    for item in work:
-        place = item.target.as_posix().casefold()
-        if place in places:
-            raise InputError(
-                f"{places[place]} and {item.source} would both be written to "
-                f"{item.target}. Give their common folder in place of the files, or "
-                "rename one."
-            )
-        if str(item.target.resolve()).casefold() in sources:
-            raise InputError(
-                f"The labels of {item.source} would replace the image {item.target}; "
-                "choose another folder for the output."
-            )
-        places[place] = item.source
-
-
-def _made(segmenter: AnySegmenter, objects: ObjectConfig | None) -> dict[str, Any]:
-    """Return what the provenance file says of how labels are made."""
-    return {
-        "napari-medseg": release(),
-        "model": segmenter.identity,
-        "classes": [entry.name for entry in segmenter.classes],
-        "objects": to_dict(objects) if objects else None,
-    }
-
-
-def _claim(
-    out: Path, made: Mapping[str, Any], work: list[Work], *, overwrite: bool
-) -> bool:
-    """Write how the labels are made, unless the folder was made otherwise.
-
-    Returns
-    -------
-    bool
-        Whether labels that were made otherwise are there, to be overwritten. The
-        provenance file says so until none is left: a run that is killed half-way must
-        not pass for a whole one.
-    """
-    same = _made_alike(out, made)
-    there = [item.target for item in work if item.target.exists()]
-    if same is None and there and not overwrite:
-        raise InputError(
-            f"{there[0]} is there already, and no run of napari-medseg wrote it. "
-            "Choose another folder, or ask for it to be overwritten (--overwrite)."
-        )
-    if same is False and not overwrite:
-        raise InputError(
-            f"{out} holds labels made by another model or other settings. Choose "
-            "another folder, or ask for them to be overwritten (--overwrite)."
-        )
-    mixed = same is False or (same is None and bool(there))
-    _note(out, {**made, "mixed": True} if mixed else made)
-    return mixed
-
-
-def _made_alike(out: Path, made: Mapping[str, Any]) -> bool | None:
-    """Tell whether all labels in a folder were made this way; None where it is new."""
-    try:
-        before = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-        alike = all(before[key] == made[key] for key in ("model", "objects"))
-        return alike and not before.get("mixed")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        return False
-
-
-def _note(out: Path, made: Mapping[str, Any]) -> None:
-    """Write the provenance file."""
-    try:
-        with atomic_path(out / PROVENANCE) as temporary:
-            temporary.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{out} cannot be written to: {error.strerror or error}."
-        ) from error
-
-
-def _others(out: Path, work: list[Work], done: set[str]) -> bool:
-    """Tell whether the folder holds labels that this run did not make."""
-    own = {item.source.resolve() for item in work}
-    own |= {item.target.resolve() for item in work if str(item.source) in done}
-    return any(path.resolve() not in own for path in image_files(out, recursive=True))
-
-
-def _segment_one(
-    item: Work, segmenter: AnySegmenter, objects: ObjectConfig | None
-) -> str:
-    """Segment every slice of an image and write its labels; return a note."""
-    image = read_image(item.source)
-    slices: list[LabelArray] = []
-    note = ""
-    for _, plane in image.slices():
-        prediction = segmenter.predict(plane)
-        note = note or prediction.note
-        slices.append(labels_of(prediction, objects))
-    _write(image, slices, item.target)
-    return note
-
-
-def labels_of(prediction: Prediction, objects: ObjectConfig | None) -> LabelArray:
-    """Return the classes of a prediction, or its objects.
+def segment_files(
+    inputs: Iterable[Path],
+    segmenter: AnySegmenter,
+    out: Path,
+    *,
+    objects: ObjectConfig | None = None,
+    redo: bool = False,
+    overwrite: bool = False,
+) -> Job[BatchReport]:
+    """Segment files and folders by a segmenter that is open, in this process.
 
     Parameters
     ----------
-    prediction : Prediction
-        What a segmenter said.
-    objects : ObjectConfig or None
-        How objects are found; None gives classes.
+    inputs, out, redo, overwrite
+        As of `segment_batch`.
+    segmenter : AnySegmenter
+        What to apply.
+    objects : ObjectConfig, optional
+        Write objects, found by these settings, in place of classes.
+
+    Yields
+    ------
+    Progress
+        As `segment_batch` does.
 
     Returns
     -------
-    ndarray
-        ``int32 (Y, X)``.
+    BatchReport
+        What was done, skipped, and failed.
+
+    Raises
+    ------
+    InputError, JobError
+        As of `segment_batch`.
     """
-    if objects is None:
-        return prediction.labels
-    foreground = 1.0 - prediction.probabilities[0]
-    return find_objects(foreground.astype(np.float32), objects, prediction.interior)
-
-
-def _write(image: ImageFile, slices: list[LabelArray], target: Path) -> None:
-    """Write labels with the stack axes, scale and units of their image."""
-    stack = [
-        (letter, length)
-        for letter, length in zip(image.axes, image.data.shape, strict=True)
-        if letter in "TZ"
-    ]
-    lengths = [length for _, length in stack]
-    labels = np.stack(slices).reshape(*lengths, *slices[0].shape)
-    axes = "".join(letter for letter, _ in stack) + "YX"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_labels(
-        target,
-        labels,
-        axes=axes,
-        scale={key: size for key, size in image.scale.items() if key in axes},
-        units={key: unit for key, unit in image.units.items() if key in axes},
+    settings = BatchSettings(segmenter.identity, objects=objects)
+    return segment_batch(
+        inputs,
+        out,
+        settings,
+        redo=redo,
+        overwrite=overwrite,
+        opener=lambda _: segmenter,
     )
+
+
+def _plan_of(found: Sequence[Found], folder: Folder) -> Planner:
+    """Return what plans the segmentation of images that are there."""
+
+    def plan(ledger: Ledger, recipe: Recipe) -> Job[Plan]:
+        work = name_images(found, folder.out, ledger.names())
+        check_targets(work, folder)
+        due = yield from find_due(work, ledger, recipe, folder)
+        await_images(due.todo, ledger)
+        forget_lost(ledger)
+        return Plan(iter(due.todo), due.there, len(work))
+
+    return plan
+
+
+def check_new(found: Sequence[Found], folder: Folder) -> None:
+    """Refuse what can be refused before anything is written, or takes time.
+
+    Parameters
+    ----------
+    found : sequence of Found
+        The images.
+    folder : Folder
+        Where the results go.
+
+    Raises
+    ------
+    InputError
+        Labels would replace an image, or are there without a ledger.
+    """
+    if (folder.out / LEDGER).exists():
+        return
+    work = name_images(found, folder.out, {})
+    check_targets(work, folder)
+    if not folder.overwrite:
+        for item in work:
+            refuse_foreign(item, folder)
+
+
+@contextmanager
+def hired(
+    task: Task, workers: int, executor: Executor | None, cluster: str | None
+) -> Iterator[Crew]:
+    """Give who segments, and send them home afterwards.
+
+    Parameters
+    ----------
+    task : Task
+        What they must know.
+    workers, executor, cluster
+        As of `segment_batch`.
+
+    Yields
+    ------
+    Crew
+        Threads of this process, processes, or workers elsewhere.
+
+    Raises
+    ------
+    InputError
+        The cluster cannot be reached.
+    ModelFileError, WeightsError
+        The segmenter cannot be opened in this process.
+    """
+    if cluster is not None:
+        from napari_medseg.batch.cluster import cluster_crew
+
+        with cluster_crew(cluster, task) as crew:
+            yield crew
+    elif executor is not None:
+        yield Borrowed(executor, lambda: 2 * workers, task)
+    else:
+        own = Processes(workers, task) if workers > 1 else Threads(worker_of(task))
+        with closing(own):
+            yield own
+
+
+def output_folder(
+    out: Path, settings: BatchSettings, redo: bool, overwrite: bool, command: str
+) -> Folder:
+    """Return the output folder of a run, with paths that mean the same everywhere.
+
+    Parameters
+    ----------
+    out, settings, redo, overwrite, command
+        As of `segment_batch`.
+
+    Returns
+    -------
+    Folder
+        For processes that were started in other folders, too.
+    """
+    model, base = settings.model, settings.base
+    placed = replace(
+        settings,
+        model=os.path.abspath(model) if Path(model).is_file() else model,
+        base=os.path.abspath(base) if base and Path(base).is_file() else base,
+    )
+    return Folder(Path(os.path.abspath(out)), placed, redo, overwrite, command)

@@ -1,0 +1,100 @@
+"""Whether an image is the one that was segmented."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the file system says of an image: quick to ask, and mostly enough.
+
+    Attributes
+    ----------
+    size : int
+        Bytes; of a zarr folder those of all its files.
+    modified : int
+        The last change of it or of anything in it, in nanoseconds since 1970.
+    """
+
+    size: int
+    modified: int
+
+
+def stamp(path: Path) -> Stamp:
+    """Return the stamp of an image.
+
+    Parameters
+    ----------
+    path : Path
+        A file or a zarr folder.
+
+    Returns
+    -------
+    Stamp
+        Size and date.
+
+    Raises
+    ------
+    OSError
+        It is not there.
+    """
+    if not path.is_dir():
+        found = path.stat()
+        return Stamp(found.st_size, found.st_mtime_ns)
+    size, modified = 0, path.stat().st_mtime_ns
+    for entry in _entries(path):
+        found = entry.stat()
+        size += found.st_size
+        modified = max(modified, found.st_mtime_ns)
+    return Stamp(size, modified)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of an image's content.
+
+    Parameters
+    ----------
+    path : Path
+        A file or a zarr folder, of which names and contents of all files count.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        It is not there or may not be read.
+    """
+    if not path.is_dir():
+        return _file_digest(path)
+    whole = hashlib.sha256()
+    for entry in sorted(_entries(path), key=lambda entry: entry.path):
+        name = os.path.relpath(entry.path, path).replace(os.sep, "/")
+        whole.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        whole.update(_file_digest(entry.path).encode())
+    return whole.hexdigest()
+
+
+def _file_digest(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """Give all files in a folder and its folders."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _entries(entry.path)
+            else:
+                yield entry

@@ -1,0 +1,296 @@
+"""One image in a worker: read it, predict, write what was asked for.
+
+A worker is a thread of this process, a process of a pool, or a process on another
+computer. Whatever is wrong with an image comes back as an outcome, never as an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from napari_medseg._labels import StoredLabels
+from napari_medseg._types import AnySegmenter, InputError, LabelClass, MedsegError
+from napari_medseg.batch.inputs import readable
+from napari_medseg.batch.ledger import DONE, FAILED, LedgerRow
+from napari_medseg.batch.outputs import output_files, write_beside, write_outputs
+from napari_medseg.batch.stamps import Stamp, digest, stamp
+from napari_medseg.instances import labels_of
+from napari_medseg.io.images import read_image
+from napari_medseg.large import is_large, segment_large_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_medseg._types import FloatArray, Job, LabelArray
+    from napari_medseg.batch.inputs import Work
+    from napari_medseg.batch.outputs import Written
+    from napari_medseg.batch.settings import BatchSettings
+    from napari_medseg.io.images import ImageFile
+
+T = TypeVar("T")
+
+FAULTS = (MedsegError, OSError, ValueError)
+"""What readers and segmenters raise for reasons that are told in their message."""
+
+
+class Stopped(Exception):
+    """The run was stopped while an image was being segmented."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a segmenter says of itself.
+
+    Attributes
+    ----------
+    identity : str
+        What tells it from every other.
+    classes : tuple of LabelClass
+        Its classes.
+    """
+
+    identity: str
+    classes: tuple[LabelClass, ...]
+
+
+class ImageWorker:
+    """Segments images by one segmenter.
+
+    Several threads may call it: while one predicts, others read and write.
+
+    Parameters
+    ----------
+    segmenter : AnySegmenter
+        What to apply.
+    settings : BatchSettings
+        What to write.
+    out : Path
+        Where.
+
+    Attributes
+    ----------
+    described : Described
+        What the segmenter says of itself.
+    """
+
+    def __init__(
+        self, segmenter: AnySegmenter, settings: BatchSettings, out: Path
+    ) -> None:
+        self.described = Described(segmenter.identity, segmenter.classes)
+        self._segmenter = segmenter
+        self._settings = settings
+        self._out = out
+        self._turn = Lock()
+
+    def segment(
+        self, work: Work, stopped: Callable[[], bool] = lambda: False
+    ) -> LedgerRow:
+        """Segment an image.
+
+        Parameters
+        ----------
+        work : Work
+            The image, and what its outputs are called.
+        stopped : callable
+            Asked before each slice whether to stop.
+
+        Returns
+        -------
+        LedgerRow
+            Done, or failed with the reason; ``recipe`` is left open.
+
+        Raises
+        ------
+        Stopped
+            The run was stopped.
+        """
+        started = time.perf_counter()
+        try:
+            row = self._segment(work, stopped)
+        except FAULTS as error:
+            row = failed(work, str(error))
+        except MemoryError:
+            row = failed(work, "Memory ran out. Close other programs.")
+        except Stopped:
+            raise
+        except Exception as error:
+            # a fault of this program in one image shall not end a night's run
+            logging.getLogger(__name__).exception("%s", work.source)
+            row = failed(work, f"{type(error).__name__}: {error} (please report this)")
+        return replace(row, seconds=time.perf_counter() - started)
+
+    def _segment(self, work: Work, stopped: Callable[[], bool]) -> LedgerRow:
+        """Read, predict and write one image."""
+        before, content = _looked_at(work.source)
+        image = read_image(work.source)
+        if is_large(image):
+            written, note = self._segment_large(image, work, stopped)
+            _check_unchanged(work.source, before)
+        else:
+            found = self._predict(image, stopped)
+            _check_unchanged(work.source, before)
+            note = found.note
+            written = write_outputs(
+                image,
+                found.labels,
+                found.probabilities,
+                self.described.classes,
+                self._out,
+                work.name,
+                self._settings,
+                class_labels=found.classes,
+            )
+        return LedgerRow(
+            str(work.name),
+            readable(work.source),
+            DONE,
+            note=readable(note),
+            objects=written.objects,
+            size=before.size,
+            modified=before.modified,
+            digest=content,
+            files=written.files,
+        )
+
+    def _predict(self, image: ImageFile, stopped: Callable[[], bool]) -> _Predicted:
+        """Return what was found in all slices."""
+        settings = self._settings
+        # of several classes, each object is of one
+        several = len(self.described.classes) > 2 and settings.objects is not None
+        labels, classes, kept = _Slices(image), _Slices(image), _Slices(image)
+        note = ""
+        for _, plane in image.slices():
+            with self._turn:
+                if stopped():
+                    raise Stopped
+                prediction = self._segmenter.predict(plane)
+            note = note or prediction.note
+            labels.append(labels_of(prediction, settings.labels))
+            if several:
+                classes.append(prediction.labels)
+            if settings.probabilities:
+                kept.append(prediction.probabilities)
+        return _Predicted(
+            labels.together(),
+            classes.together() if several else None,
+            kept.together() if settings.probabilities else None,
+            note,
+        )
+
+    def _segment_large(
+        self, image: ImageFile, work: Work, stopped: Callable[[], bool]
+    ) -> tuple[Written, str]:
+        """Segment an image that does not fit into memory."""
+        target = self._out / output_files(work.name, self._settings)[0]
+        job = segment_large_file(image, self._segmenter, self._settings.labels, target)
+        with self._turn, closing(job):
+            note = _finish(job, stopped).note
+        if self._settings.probabilities:
+            note = f"{note} It is too large for probabilities.".strip()
+        written = write_beside(
+            image,
+            StoredLabels(read_image(target).data),
+            self.described.classes,
+            self._out,
+            work.name,
+            replace(self._settings, probabilities=False),
+        )
+        return written, note
+
+
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """What was found in an image: arrays with the axes of its stack in front."""
+
+    labels: LabelArray
+    classes: LabelArray | None
+    probabilities: FloatArray | None
+    note: str
+
+
+class _Slices:
+    """Puts the slices of an image together, without holding them twice."""
+
+    def __init__(self, image: ImageFile) -> None:
+        self._count = image.slice_count
+        self._stack = [
+            length
+            for letter, length in zip(image.axes, image.data.shape, strict=True)
+            if letter in "TZ"
+        ]
+        self._array: Any = None
+        self._filled = 0
+
+    def append(self, values: np.ndarray[Any, Any]) -> None:
+        """Add the next slice."""
+        if self._count == 1:
+            self._array = values[np.newaxis]
+            return
+        if self._array is None:
+            self._array = np.empty((self._count, *values.shape), values.dtype)
+        self._array[self._filled] = values
+        self._filled += 1
+
+    def together(self) -> Any:
+        """Return all slices, ``(*stack, ...)``."""
+        return self._array.reshape(*self._stack, *self._array.shape[1:])
+
+
+def _finish(job: Job[T], stopped: Callable[[], bool]) -> T:
+    """Run a job to its end, unless the run is stopped."""
+    while not stopped():
+        try:
+            next(job)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+    raise Stopped
+
+
+def _check_unchanged(source: Path, before: Stamp) -> None:
+    """Refuse an image that something wrote to meanwhile."""
+    if stamp(source) != before:
+        raise InputError(
+            f"{source} changed while it was read. Run the same command again once "
+            "nothing writes to it any more."
+        )
+
+
+def failed(work: Work, reason: str) -> LedgerRow:
+    """Return the row of an image that could not be segmented.
+
+    Parameters
+    ----------
+    work : Work
+        The image.
+    reason : str
+        What is wrong, in a sentence.
+
+    Returns
+    -------
+    LedgerRow
+        With the image named in its error.
+    """
+    source, reason = readable(work.source), readable(reason)
+    error = reason if source in reason else f"{source}: {reason}"
+    return LedgerRow(str(work.name), source, FAILED, error)
+
+
+def _looked_at(source: Path) -> tuple[Stamp, str]:
+    """Return stamp and digest of an image, or a sentence why there are none."""
+    try:
+        return stamp(source), digest(source)
+    except FileNotFoundError as error:
+        raise InputError(f"{source} is no longer there.") from error
+    except OSError as error:
+        raise InputError(
+            f"{source} cannot be read ({error.strerror or error}). Check its rights."
+        ) from error
