@@ -63,3 +63,34 @@ class FakeEngine:
         ]
         labels = (arguments["image"][0] > 0.5).astype(np.int32)
         task.listener.on_done({"labels": labels, "classes": classes, "note": ""})
+
+
+class Sam(FakeEngine):
+    """Takes a square round the last click for the object, a larger one next."""
+
+    pid = 7
+
+    def answer(self) -> None:
+        name, arguments, task = self.jobs.pop(0)
+        task.running = False
+        if name == "look":
+            self.shape = arguments["image"].shape[1:]
+            task.listener.on_done(None)
+            return
+        masks = np.zeros((3, *self.shape), bool)
+        if arguments["mask"] is not None:
+            masks[:] = arguments["mask"]
+        elif arguments["box"] is not None:
+            top, left, bottom, right = map(int, arguments["box"])
+            masks[:, top : bottom + 1, left : right + 1] = True
+        else:
+            row, column = map(int, arguments["points"][-1])
+            for size, mask in enumerate(masks, start=1):
+                mask[row - size : row + size + 1, column - size : column + size + 1] = 1
+        region = [0, 0, *self.shape]
+        scores = np.ones(3, np.float32)
+        task.listener.on_done({"region": region, "masks": masks, "scores": scores})
+
+    def answer_all(self) -> None:
+        while self.jobs:
+            self.answer()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine
+from fake_engine import Sam
 from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_medseg.widgets import _autosave
@@ -16,37 +16,6 @@ from napari_medseg.widgets.annotate import KEYS, AnnotateWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class Sam(FakeEngine):
-    """Takes a square round the last click for the object, a larger one next."""
-
-    pid = 7
-
-    def answer(self) -> None:
-        name, arguments, task = self.jobs.pop(0)
-        task.running = False
-        if name == "look":
-            self.shape = arguments["image"].shape[1:]
-            task.listener.on_done(None)
-            return
-        masks = np.zeros((3, *self.shape), bool)
-        if arguments["mask"] is not None:
-            masks[:] = arguments["mask"]
-        elif arguments["box"] is not None:
-            top, left, bottom, right = map(int, arguments["box"])
-            masks[:, top : bottom + 1, left : right + 1] = True
-        else:
-            row, column = map(int, arguments["points"][-1])
-            for size, mask in enumerate(masks, start=1):
-                mask[row - size : row + size + 1, column - size : column + size + 1] = 1
-        region = [0, 0, *self.shape]
-        scores = np.ones(3, np.float32)
-        task.listener.on_done({"region": region, "masks": masks, "scores": scores})
-
-    def answer_all(self) -> None:
-        while self.jobs:
-            self.answer()
 
 
 class Form:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
 
 from napari_medseg.io.atomic import atomic_path
+from napari_medseg.io.images import image_stem
 from napari_medseg.models.weights import weights_folder
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from pathlib import Path
 
     from napari.layers import Image
 
@@ -41,11 +43,14 @@ class Kept:
         What its values mean: ``dense``, ``sparse`` or ``instances``.
     time : float
         When it was written, in seconds since 1970.
+    pixels : int
+        How many it has.
     """
 
     path: Path
     kind: str
     time: float
+    pixels: int
 
     def read(self) -> LabelArray:
         """Return the annotation, ``int32 (..., Y, X)``."""
@@ -54,13 +59,35 @@ class Kept:
 
 
 def identity(layer: Image) -> str:
-    """Return what tells an image from others: its name, shape and some pixels."""
+    """Return what tells an image from others.
+
+    That is its file and its name; of a layer that came from no file its name, shape
+    and some pixels.
+    """
+    if layer.source.path:
+        return file_identity(Path(layer.source.path), layer.name)
     data = layer.data[0] if layer.multiscale else layer.data
     shape = tuple(int(length) for length in data.shape)
     digest = hashlib.sha256(f"{layer.name} {shape} {data.dtype}".encode())
     first = np.asarray(data[(0,) * (len(shape) - 2 - bool(layer.rgb))]).ravel()
     digest.update(first[:: max(1, first.size // PROBE)].tobytes())
     return digest.hexdigest()[:24]
+
+
+def file_identity(path: Path, layer_name: str | None = None) -> str:
+    """Return what tells the image of a file from others, without reading it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    layer_name : str, optional
+        Name of its layer: a file may have several. By default the file's own.
+    """
+    place = os.path.normcase(os.path.abspath(path))
+    own = image_stem(path)
+    name = own if layer_name is None else layer_name
+    return hashlib.sha256(f"{place} {name}".encode()).hexdigest()[:24]
 
 
 def keep(name: str, labels: LabelArray, kind: str) -> Path:
@@ -106,9 +133,17 @@ def kept(name: str) -> Kept | None:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
             note = json.loads(getattr(page, "description", "") or "{}")
-        return Kept(path, str(note.get("annotation", "dense")), path.stat().st_mtime)
+            pixels = int(file.series[0].size)
+        kind = str(note.get("annotation", "dense"))
+        return Kept(path, kind, path.stat().st_mtime, pixels)
     except (OSError, ValueError, IndexError, tifffile.TiffFileError):
         return None
+
+
+def kept_names() -> frozenset[str]:
+    """Return the names (`identity`) of all images of which something is kept."""
+    folder = weights_folder() / FOLDER
+    return frozenset(path.stem for path in folder.glob("*.tif"))
 
 
 def forget(name: str) -> None:
@@ -144,3 +179,7 @@ class Keeper:
         error = before.exception() if before is not None and before.done() else None
         self._writing = self._writer.submit(keep, name, labels, kind)
         return str(error) if error is not None else ""
+
+    def forget(self, name: str) -> None:
+        """Remove what was kept of an image, once what was to be kept is written."""
+        self._writer.submit(forget, name)

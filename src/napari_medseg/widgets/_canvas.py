@@ -25,6 +25,11 @@ SUGGESTION = "SAM's suggestion"
 SHAPES = "boxes and shapes for SAM"
 
 
+def annotation_name(image: Image) -> str:
+    """Return what the annotation layer of an image layer is called."""
+    return f"{image.name}: annotation"
+
+
 class AnnotationCanvas:
     """The layers that an image is annotated with.
 
@@ -37,6 +42,8 @@ class AnnotationCanvas:
         The viewer.
     image : Image
         The image that is annotated.
+    annotation : Labels, optional
+        The layer that is drawn on; by default one that belongs to the image by name.
 
     Attributes
     ----------
@@ -48,17 +55,19 @@ class AnnotationCanvas:
         Boxes and outlines that ask SAM.
     """
 
-    def __init__(self, viewer: napari.Viewer, image: Image) -> None:
+    def __init__(
+        self, viewer: napari.Viewer, image: Image, annotation: Labels | None = None
+    ) -> None:
         self._viewer = viewer
         self.image = image
         shape = plane_shape(image)
-        name = f"{image.name}: annotation"
-        self.annotation: Labels = self._found(Labels, name) or viewer.add_labels(
-            empty_labels(image), name=name, **placement(image)
+        name = annotation_name(image)
+        self.annotation: Labels = (
+            annotation
+            or self._found(Labels, name)
+            or viewer.add_labels(empty_labels(image), name=name, **placement(image))
         )
-        for old in (self._found(Shapes, SHAPES), self._found(Labels, SUGGESTION)):
-            if old is not None:
-                viewer.layers.remove(old)
+        self.remove_helpers()
         self.shapes: Shapes = viewer.add_shapes(
             None, ndim=2, name=SHAPES, **flat_placement(image)
         )
@@ -77,6 +86,12 @@ class AnnotationCanvas:
             if isinstance(item, kind) and item.name == name:
                 return item
         return None
+
+    def remove_helpers(self) -> None:
+        """Remove what asks SAM and what it suggests; the annotation stays."""
+        for old in (self._found(Shapes, SHAPES), self._found(Labels, SUGGESTION)):
+            if old is not None:
+                self._viewer.layers.remove(old)
 
     def has(self, layer: Layer) -> bool:
         """Tell whether one of these layers is still in the viewer."""

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg.widgets._annotated import KINDS
+from napari_medseg.widgets._annotation_note import read_note
 
 if TYPE_CHECKING:
     from magicgui.widgets import ComboBox
@@ -35,9 +36,17 @@ class Folder(QWidget):
         Name of the line.
     tip : str
         What belongs there.
+
+    Attributes
+    ----------
+    changed : Signal
+        The line says something else, perhaps half of it so far.
+    settled : Signal
+        The user is done with it.
     """
 
     changed = Signal()
+    settled = Signal()
 
     def __init__(self, name: str, tip: str) -> None:
         super().__init__()
@@ -45,6 +54,7 @@ class Folder(QWidget):
         self._line.setObjectName(name)
         self._line.setToolTip(tip)
         self._line.textChanged.connect(self.changed)
+        self._line.editingFinished.connect(self.settled)
         button = QPushButton("…")
         button.setToolTip("Choose a folder")
         button.clicked.connect(self._on_clicked)
@@ -67,6 +77,7 @@ class Folder(QWidget):
         found = QFileDialog.getExistingDirectory(self, "Choose a folder")
         if found:
             self._line.setText(found)
+            self.settled.emit()
 
 
 class Source(QWidget):
@@ -104,6 +115,7 @@ class Source(QWidget):
         self._kind.setObjectName("kind")
         self._kind.addItems(list(KINDS))
         self._kind.setToolTip("What the numbers in the annotation mean")
+        self._masks.changed.connect(self._on_masks_changed)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._tabs)
@@ -156,6 +168,12 @@ class Source(QWidget):
         self._tabs.setCurrentIndex(1)
         self._images.set_path(images)
         self._masks.set_path(masks)
+
+    def _on_masks_changed(self) -> None:
+        """Take what is noted beside the masks, where Annotate noted it."""
+        noted = read_note(self._masks.path).kind if self._masks.path else None
+        if noted is not None:
+            self.choose_kind(noted)
 
     def choose_kind(self, kind: str) -> None:
         """Choose what the numbers of the annotation mean."""

@@ -123,7 +123,9 @@ class Suggester(QObject):
 
     @property
     def _key(self) -> str:
-        return f"{id(self._layer)} {self._plane} {self._sam}"
+        # not id(): that of a layer that is gone may come again
+        name = self._layer.unique_id if self._layer is not None else ""
+        return f"{name} {self._plane} {self._sam}"
 
     def _on_looked(self) -> None:
         self._is_ready, self._process = True, self._engine.pid

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from magicgui.widgets import create_widget
 from napari.layers import Image
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
+    QFileDialog,
     QFormLayout,
     QGridLayout,
     QLabel,
@@ -25,23 +28,28 @@ from napari_medseg.models.weights import imported
 from napari_medseg.widgets import _autosave
 from napari_medseg.widgets._annotated import KINDS
 from napari_medseg.widgets._canvas import AnnotationCanvas
+from napari_medseg.widgets._combo import narrow
+from napari_medseg.widgets._folder import FolderSession
 from napari_medseg.widgets._jobs import engine_of
-from napari_medseg.widgets._layers import (
-    slice_in_view,
-)
+from napari_medseg.widgets._layers import slice_in_view
 from napari_medseg.widgets._suggesting import Suggester, Suggestion
 
 if TYPE_CHECKING:
-    import napari
+    import napari.viewer
     from magicgui.widgets import ComboBox
+    from napari.layers import Labels
 
     from napari_medseg.engine import Engine
+    from napari_medseg.widgets._autosave import Kept
 
 SETTLE = 250
 """Milliseconds a slice is in view before SAM looks at it."""
 
 AUTOSAVE = 3000
 """Milliseconds after the last change that an annotation is kept."""
+
+LIST_STRETCH = 100
+"""Share of free room that the images of a folder take: nearly all."""
 
 KEYS = {
     "G": ("accept", "Put the suggestion into the annotation, with its label"),
@@ -51,6 +59,9 @@ KEYS = {
     "Q": ("clear", "Forget the clicks"),
 }
 """Keys while the suggestion's layer is chosen; napari has none of them there."""
+
+FOLDER_KEYS = {"S": "save", "D": "done_next"}
+"""Keys for images of a folder, while it or the annotation is chosen."""
 
 
 class AnnotateWidget(QWidget):
@@ -62,15 +73,24 @@ class AnnotateWidget(QWidget):
         The viewer.
     engine : Engine, optional
         Where SAM is computed; by default in the engine of the window.
+
+    Attributes
+    ----------
+    folder : FolderSession
+        The folder that the user works through, if any.
     """
 
-    def __init__(self, viewer: napari.Viewer, engine: Engine | None = None) -> None:
+    # napari gives its viewer to what is annotated in this very spelling
+    def __init__(
+        self, viewer: napari.viewer.Viewer, engine: Engine | None = None
+    ) -> None:
         super().__init__()
         self._viewer = viewer
         self._engine = engine
         self._suggester: Suggester | None = None
         self._canvas: AnnotationCanvas | None = None
         self._keeper = _autosave.Keeper()
+        self._offered: Kept | None = None
         self._layers = cast("ComboBox", create_widget(annotation=Image))
         self._kind = QComboBox()
         self._kind.setObjectName("kind")
@@ -82,6 +102,8 @@ class AnnotateWidget(QWidget):
         for name in (*SAMS, *imported()):
             self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
         self._sam.currentIndexChanged.connect(self._on_sam_changed)
+        for control in (self._layers.native, self._kind, self._sam):
+            narrow(control)
         self._start = QPushButton("Annotate this image")
         self._start.setObjectName("start")
         self._start.clicked.connect(self._on_start_clicked)
@@ -92,21 +114,37 @@ class AnnotateWidget(QWidget):
         self._told = QLabel()
         self._told.setObjectName("told")
         self._told.setWordWrap(True)
+        self.folder = FolderSession(viewer, self._keeper, self.kind, self)
+        self.folder.opened.connect(self._on_opened)
+        self.folder.closing.connect(self._on_closing)
+        self.folder.kind_found.connect(self._show_kind)
+        self.folder.told.connect(self._tell)
         self._settle = _timer(self, SETTLE, self._look)
         self._autosave = _timer(self, AUTOSAVE, self._keep)
         self._lay_out()
         viewer.dims.events.current_step.connect(self._on_slice_changed)
+        self._take_clicks(True)
         callbacks, callback = viewer.mouse_drag_callbacks, self._on_mouse
-        callbacks.append(callback)
+
+        def forget() -> None:
+            with suppress(ValueError):
+                callbacks.remove(callback)
+
         # the viewer outlives this form, and must not call it then
-        self.destroyed.connect(lambda: callbacks.remove(callback))
+        self.destroyed.connect(forget)
 
     def _lay_out(self) -> None:
         form = QFormLayout()
         form.addRow("image", self._layers.native)
         form.addRow("annotation", self._kind)
         form.addRow("SAM", self._sam)
+        folder = QPushButton("Open a folder…")
+        folder.setObjectName("open folder")
+        folder.setToolTip("Annotate the images of a folder one after another")
+        folder.clicked.connect(self._on_folder_clicked)
         layout = QVBoxLayout(self)
+        layout.addWidget(folder)
+        layout.addWidget(self.folder.panel, LIST_STRETCH)
         layout.addLayout(form)
         layout.addWidget(self._start)
         layout.addWidget(self._restore)
@@ -157,7 +195,11 @@ class AnnotateWidget(QWidget):
         if layer is None:
             self._tell("There is no image. Open one, or File > Open Sample > medseg.")
             return
-        canvas = self._canvas = AnnotationCanvas(self._viewer, layer)
+        self._annotate(layer, self.folder.annotation_for(layer))
+
+    def _annotate(self, layer: Image, annotation: Labels | None) -> None:
+        """Begin with an image layer, or go on with it."""
+        canvas = self._canvas = AnnotationCanvas(self._viewer, layer, annotation)
         canvas.shapes.events.data.connect(self._on_shapes_changed)
         for event in (canvas.annotation.events.paint, canvas.annotation.events.data):
             event.connect(self._on_drawn)
@@ -167,14 +209,75 @@ class AnnotateWidget(QWidget):
         self._offer_back(canvas)
         self._look()
 
+    # -------------------------------------------------------------------- folder
+
+    def open_folder(self, path: str | Path, annotations: Path | None = None) -> None:
+        """Show the images of a folder, to be annotated one after another.
+
+        Parameters
+        ----------
+        path : str or Path
+            The images.
+        annotations : Path, optional
+            Where their annotations are; by default the folder chosen for them last,
+            or ``annotations`` among them.
+        """
+        self.folder.open_folder(Path(path), annotations)
+
+    def _on_folder_clicked(self) -> None:
+        found = QFileDialog.getExistingDirectory(self, "Choose a folder of images")
+        if found:
+            self.open_folder(found)
+
+    def _on_opened(self, image: Image, annotation: Labels) -> None:
+        self.reset_choices()
+        self.choose(image)
+        self._annotate(image, annotation)
+        suggestion = self._canvas.suggestion if self._canvas else annotation
+        for key, name in FOLDER_KEYS.items():
+            for layer in (annotation, suggestion):
+                layer.bind_key(key, lambda _, name=name: getattr(self.folder, name)())
+
+    def _on_closing(self, annotation: Labels) -> None:
+        """Let go of the layers that are about to be removed."""
+        canvas = self._canvas
+        if canvas is None or canvas.annotation is not annotation:
+            return
+        self._autosave.stop()
+        self._settle.stop()
+        self._restore.setVisible(False)
+        self.clear()
+        self._canvas = None
+        canvas.remove_helpers()
+
+    def event(self, event: Any) -> bool:
+        """Save what is drawn when the form is put away, and take no clicks then."""
+        if event.type() == QEvent.Type.ParentChange:
+            self._take_clicks(self.parent() is not None)
+        if event.type() in (QEvent.Type.ParentChange, QEvent.Type.Hide):
+            self.folder.save_drawn()
+        return bool(super().event(event))
+
+    def _take_clicks(self, whether: bool) -> None:
+        callbacks, callback = self._viewer.mouse_drag_callbacks, self._on_mouse
+        if whether and callback not in callbacks:
+            callbacks.append(callback)
+        elif not whether and callback in callbacks:
+            callbacks.remove(callback)
+
     def _note_kind(self, canvas: AnnotationCanvas) -> None:
         note = {"annotation": self.kind}
         canvas.annotation.metadata = {**canvas.annotation.metadata, **note}
 
     def _on_kind_changed(self) -> None:
+        self.folder.set_kind(self.kind)
         if self._canvas is not None:
             self._note_kind(self._canvas)
             self._autosave.start()
+
+    def _show_kind(self, kind: str) -> None:
+        words = {value: text for text, value in KINDS.items()}
+        self._kind.setCurrentText(words.get(kind, next(iter(KINDS))))
 
     def _on_drawn(self, event: Any = None) -> None:
         self._autosave.start()
@@ -296,34 +399,39 @@ class AnnotateWidget(QWidget):
     # ------------------------------------------------------------------- autosave
 
     def _keep(self) -> None:
-        if self._canvas is None:
+        canvas = self._canvas
+        if canvas is None:
             return
-        trouble = self._keeper.keep(
-            _autosave.identity(self._canvas.image),
-            np.array(self._canvas.annotation.data),
-            self.kind,
-        )
+        of_folder = canvas.annotation is self.folder.annotation
+        if of_folder and not self.folder.is_drawn:
+            return  # it is saved
+        name = self.folder.identity if of_folder else _autosave.identity(canvas.image)
+        trouble = self._keeper.keep(name, np.array(canvas.annotation.data), self.kind)
         if trouble:
             self._tell(f"The annotation cannot be kept: {trouble}.")
 
     def _offer_back(self, canvas: AnnotationCanvas) -> None:
-        """Offer an annotation that was kept, where the layer is still empty."""
-        found = _autosave.kept(_autosave.identity(canvas.image))
-        offer = found is not None and not canvas.annotation.data.any()
-        self._restore.setVisible(offer)
-        if offer and found is not None:
+        """Offer an annotation that was kept, where it is not what the layer shows."""
+        if canvas.annotation is self.folder.annotation:
+            found = self.folder.kept
+        else:
+            found = _autosave.kept(_autosave.identity(canvas.image))
+            data = canvas.annotation.data
+            if found is not None and (data.any() or found.pixels != data.size):
+                found = None
+        self._offered = found
+        self._restore.setVisible(found is not None)
+        if found is not None:
             when = datetime.datetime.fromtimestamp(found.time)
             self._restore.setText(f"Bring back the annotation of {when:%d %B, %H:%M}")
 
     def _on_restore_clicked(self) -> None:
         self._restore.setVisible(False)
-        canvas = self._canvas
-        found = _autosave.kept(_autosave.identity(canvas.image)) if canvas else None
+        canvas, found = self._canvas, self._offered
         if canvas is None or found is None:
             return
         canvas.annotation.data = found.read().reshape(canvas.annotation.data.shape)
-        words = {value: text for text, value in KINDS.items()}
-        self._kind.setCurrentText(words.get(found.kind, next(iter(KINDS))))
+        self._show_kind(found.kind)
 
     def _tell(self, sentence: str) -> None:
         self._told.setText(sentence)

@@ -1,0 +1,458 @@
+"""Working through a folder of images: opened one by one, what is drawn is saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_medseg._types import InputError
+from napari_medseg.widgets import _autosave
+from napari_medseg.widgets._annotated_folder import AnnotatedFolder, Found, State
+from napari_medseg.widgets._annotation_files import MaskChangedError
+from napari_medseg.widgets._annotation_note import (
+    annotations_of,
+    remember_annotations,
+)
+from napari_medseg.widgets._background import Background
+from napari_medseg.widgets._canvas import annotation_name
+from napari_medseg.widgets._file_layers import PLUGIN, add_image_layers
+from napari_medseg.widgets._folder_panel import FolderPanel
+from napari_medseg.widgets._layers import empty_labels, is_there, placement
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import napari
+    from napari.layers import Image, Labels
+
+    from napari_medseg.widgets._annotation_files import Entry, Opened
+    from napari_medseg.widgets._autosave import Keeper, Kept
+
+LOOKED_AT = 20
+"""Annotations that are looked at between two updates of the list."""
+
+TOOLS = ("brush_size", "opacity", "contour", "preserve_labels", "contiguous")
+"""What of an annotation layer the next image's has too."""
+
+
+@dataclass(eq=False)
+class _Open:
+    """The image that is open, with its layers.
+
+    Attributes
+    ----------
+    opened : Opened
+        The files.
+    images : list of Image
+        Its layers.
+    annotation : Labels
+        What is drawn.
+    changes : int
+        How often something was drawn.
+    saved : int
+        How often by the time it was last saved.
+    may_replace : bool
+        Whether the user knows that another program wrote the annotation meanwhile.
+    """
+
+    opened: Opened
+    images: list[Image]
+    annotation: Labels
+    changes: int = 0
+    saved: int = 0
+    may_replace: bool = False
+
+    @property
+    def identity(self) -> str:
+        return _autosave.file_identity(self.opened.entry.path)
+
+
+class FolderSession(QObject):
+    """Opens the images of a folder in a viewer, and saves what is drawn on them.
+
+    Files are read and written on one thread, in the order that was asked for: an
+    image that is opened again is read after it was written.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer.
+    keeper : Keeper
+        Keeps what cannot be saved.
+    kind : str
+        What the values of annotations mean.
+    parent : QObject, optional
+        The parent.
+
+    Attributes
+    ----------
+    opened : Signal
+        With the image layer to annotate and its annotation layer.
+    closing : Signal
+        With the annotation layer that is about to be removed.
+    kind_found : Signal
+        With what is noted beside the annotations: what their values mean.
+    told : Signal
+        With a sentence for the user.
+    """
+
+    opened = Signal(object, object)
+    closing = Signal(object)
+    kind_found = Signal(str)
+    told = Signal(str)
+
+    def __init__(
+        self,
+        viewer: napari.Viewer,
+        keeper: Keeper,
+        kind: str,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._keeper = keeper
+        self._kind = kind
+        self._folder: AnnotatedFolder | None = None
+        self._open: _Open | None = None
+        self._asked: Path | None = None
+        self._annotated: set[Path] = set()
+        self._seen: set[Path] = set()
+        self._files = Background("medseg-folder", parent=self)
+        self._looking = Background("medseg-marks", drop=True, parent=self)
+        self.panel = FolderPanel()
+        self.panel.setVisible(False)
+        self.panel.pressed.connect(lambda name: getattr(self, name)())
+        self.panel.moved.connect(self._on_moved)
+        self.panel.list.chosen.connect(self.open_row)
+        self._images = self.panel.list.images
+
+    # ---------------------------------------------------------------- the folder
+
+    def open_folder(self, path: Path, annotations: Path | None = None) -> None:
+        """Show the images of a folder; what is open is saved and closed first.
+
+        Parameters
+        ----------
+        path : Path
+            The images.
+        annotations : Path, optional
+            Their annotations; by default the folder that was chosen last, or
+            ``annotations`` among the images.
+        """
+        folder = AnnotatedFolder(
+            path, annotations or annotations_of(path), self._keeper
+        )
+        try:
+            found = folder.listed()
+        except InputError as error:
+            self._tell(str(error))
+            return
+        self.close()
+        self._folder = folder
+        self._annotated = {item.entry.path for item in found if item.annotated}
+        self._seen = set()
+        self._images.show_entries(
+            [item.entry for item in found], [item.state for item in found]
+        )
+        self.panel.show_annotations(folder.annotations)
+        self.panel.setVisible(True)
+        self._count()
+        self._look_at([item for item in found if item.entry.mask is not None])
+        if folder.kind is not None:
+            self.kind_found.emit(folder.kind)
+        self._tell("Click on an image of the list to annotate it.")
+
+    def set_annotations(self, path: Path) -> None:
+        """Choose another folder for the annotations, for the next time too."""
+        folder = self._folder
+        if folder is None or path == folder.annotations:
+            return
+        opened = self._open
+        try:
+            remember_annotations(folder.images, path)
+        except OSError as error:
+            self._tell(f"The choice cannot be remembered: {error.strerror}.")
+        self.open_folder(folder.images, path)
+        row = self._images.row_of(opened.opened.entry.path) if opened else None
+        if row is not None:
+            self.open_row(row)
+
+    def _on_moved(self) -> None:
+        chosen = self.panel.annotations
+        if chosen is not None:
+            self.set_annotations(chosen)
+        elif self._folder is not None:
+            self.panel.show_annotations(self._folder.annotations)
+
+    def set_kind(self, kind: str) -> None:
+        """Say what the values of annotations mean, and note it beside them."""
+        self._kind = kind
+        folder = self._folder
+        if folder is not None and folder.kind != kind:
+            self._files.submit(
+                partial(folder.note_kind, kind), lambda _: None, self._tell_error
+            )
+
+    def _look_at(self, found: list[Found]) -> None:
+        """Look at annotations in the background: what is empty is not done."""
+        folder = self._folder
+        if folder is None:
+            return
+        for start in range(0, len(found), LOOKED_AT):
+            some = found[start : start + LOOKED_AT]
+            self._looking.submit(
+                partial(folder.looked_at, some),
+                partial(self._on_looked_at, folder),
+                self._tell_error,
+            )
+
+    def _on_looked_at(self, folder: AnnotatedFolder, found: list[Found]) -> None:
+        if folder is not self._folder:
+            return
+        for item in found:
+            row = self._images.row_of(item.entry.path)
+            if row is None or item.entry.path in self._seen:
+                continue
+            if not item.annotated:
+                self._annotated.discard(item.entry.path)
+            if item.state is not self._images.state(row):
+                self._images.set_state(row, item.state, item.told)
+        self._count()
+
+    def _count(self) -> None:
+        self.panel.show_count(len(self._annotated), self._images.rowCount())
+
+    # ----------------------------------------------------------------- one image
+
+    @property
+    def annotation(self) -> Labels | None:
+        """The annotation layer of the image that is open."""
+        return self._open.annotation if self._open else None
+
+    @property
+    def identity(self) -> str:
+        """What the image that is open is kept by."""
+        return self._open.identity if self._open else ""
+
+    @property
+    def kept(self) -> Kept | None:
+        """What was drawn on it, but not saved, before the viewer ended."""
+        return self._open.opened.kept if self._open else None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether something was drawn that is not saved."""
+        return self._open is not None and self._open.changes != self._open.saved
+
+    def annotation_for(self, image: Image) -> Labels | None:
+        """Return the annotation layer, if an image layer is of the image that is open.
+
+        The channels of an image have one annotation.
+        """
+        found = self._open
+        if found is None or not is_there(found.annotation, self._viewer):
+            return None
+        mine = any(layer is image for layer in found.images)
+        return found.annotation if mine else None
+
+    def open_row(self, row: int) -> None:
+        """Open an image of the list; what is open is saved first."""
+        folder, entry = self._folder, self._images.entry(row)
+        path = entry.path
+        if folder is None or path == self._asked:
+            return
+        if self._open is not None and self._open.opened.entry.path == path:
+            if self._is_whole():
+                self._asked = None
+                return
+            self.close()  # it is written before it is read again
+        self._asked = path
+        self._tell(f"Opening {entry.name}…")
+
+        def read() -> Opened | None:
+            # the user may have chosen another one by now
+            return folder.open(entry) if self._asked == path else None
+
+        self._files.submit(
+            read, partial(self._on_read, row), partial(self._on_unreadable, entry)
+        )
+
+    def _is_whole(self) -> bool:
+        """Tell whether the layers of the image that is open are still there."""
+        found = self._open
+        layers = [found.annotation, *found.images] if found else []
+        return all(is_there(layer, self._viewer) for layer in layers)
+
+    def _on_read(self, row: int, opened: Opened | None) -> None:
+        if opened is None or opened.entry.path != self._asked:
+            return
+        self._asked = None
+        tools = self._tools()
+        self.close()
+        try:
+            images = add_image_layers(self._viewer, opened.image)
+        except (ValueError, TypeError) as error:
+            self._on_unreadable(opened.entry, error)
+            return
+        labels = opened.file.labels
+        annotation: Labels = self._viewer.add_labels(
+            empty_labels(images[0]) if labels is None else labels,
+            name=annotation_name(images[0]),
+            **placement(images[0]),
+        )
+        self._open = _Open(opened, images, annotation)
+        self._seen.add(opened.entry.path)
+        self._apply(tools, annotation)
+        for event in (annotation.events.paint, annotation.events.data):
+            event.connect(self._on_drawn)
+        self._images.set_open(row)
+        self.panel.list.show_row(row)
+        self._viewer.reset_view()
+        self.opened.emit(images[0], annotation)
+        if tools.get("painting"):
+            self._viewer.layers.selection.active = annotation
+
+    def _on_unreadable(self, entry: Entry, error: Exception) -> None:
+        if self._asked == entry.path:
+            self._asked = None
+        row = self._images.row_of(entry.path)
+        if row is not None:
+            self._images.set_state(row, State.TROUBLE, str(error))
+        self._tell(str(error))
+
+    def _tools(self) -> dict[str, Any]:
+        """Return how the user paints, so that the next image is painted so too."""
+        layer = self.annotation
+        if layer is None or not is_there(layer, self._viewer):
+            return {}
+        return {
+            "tools": {name: getattr(layer, name) for name in TOOLS},
+            "label": int(layer.selected_label),
+            "mode": str(layer.mode),
+            "painting": self._viewer.layers.selection.active is layer,
+        }
+
+    def _apply(self, tools: dict[str, Any], layer: Labels) -> None:
+        for name, value in tools.get("tools", {}).items():
+            setattr(layer, name, value)
+        layer.mode = tools.get("mode", "pan_zoom")
+        layer.selected_label = tools.get("label", 1)
+        if self._kind == "instances":
+            layer.selected_label = int(np.max(layer.data)) + 1
+
+    def _on_drawn(self, event: Any = None) -> None:
+        found = self._open
+        if found is None:
+            return
+        found.changes += 1
+        row = self._images.row_of(found.opened.entry.path)
+        if row is not None and self._images.state(row) is not State.IN_PROGRESS:
+            self._images.set_state(row, State.IN_PROGRESS)
+
+    def close(self) -> None:
+        """Save the image that is open, and remove its layers."""
+        found, self._open = self._open, None
+        self._asked = None
+        if found is None:
+            return
+        self._save(found, np.asarray(found.annotation.data))
+        self.closing.emit(found.annotation)
+        for layer in (found.annotation, *found.images):
+            if is_there(layer, self._viewer):
+                self._viewer.layers.remove(layer)
+        self._images.set_open(-1)
+
+    # -------------------------------------------------------------------- saving
+
+    def save(self) -> None:
+        """Save the annotation of the image that is open.
+
+        The second time it replaces also what another program wrote meanwhile.
+        """
+        found = self._open
+        if found is None:
+            self._tell("Open an image of the list first.")
+        else:
+            self._save_copy(found, replacing=found.may_replace)
+
+    def save_drawn(self) -> None:
+        """Save it, if something was drawn: the form is put away."""
+        if self._open is not None and self.is_drawn:
+            self._save_copy(self._open)
+
+    def done_next(self) -> None:
+        """Save it, whatever is on it, and open the next image that is not done."""
+        after = -1
+        if self._open is not None:
+            self._save_copy(self._open, done=True)
+            after = self._images.row_of(self._open.opened.entry.path) or 0
+        row = self._images.next_to_do(after)
+        if row is not None:
+            self.open_row(row)
+        else:
+            self._tell("That was the last: all images are annotated.")
+
+    def tune(self) -> None:
+        """Open the form Tune with these two folders."""
+        folder = self._folder
+        if folder is None:
+            return
+        self.save_drawn()
+        if not self._annotated and not self.is_drawn:
+            self._tell("No image is annotated yet. Annotate at least one.")
+            return
+        _, widget = self._viewer.window.add_plugin_dock_widget(PLUGIN, "Tune")
+        widget.reset_choices()
+        widget.source.choose_folders(folder.images, folder.annotations)
+        widget.source.choose_kind(self._kind)
+
+    def _save_copy(self, found: _Open, **how: bool) -> None:
+        """Save while the user may go on drawing."""
+        self._save(found, np.array(found.annotation.data), **how)
+
+    def _save(self, found: _Open, labels: Any, **how: bool) -> None:
+        """Save labels that nobody draws on, as `AnnotatedFolder.save` is told."""
+        folder = self._folder
+        if folder is None:
+            return
+        job = partial(folder.save, found.opened, labels, self._kind, **how)
+        self._files.submit(
+            job,
+            partial(self._on_saved, found, found.changes),
+            partial(self._on_refused, found),
+        )
+
+    def _on_saved(self, found: _Open, changes: int, done: bool) -> None:
+        """Mark an image as saved; what was drawn since then is not."""
+        found.may_replace = False
+        path = found.opened.entry.path
+        row = self._images.row_of(path)
+        if row is None:
+            return
+        (self._annotated.add if done else self._annotated.discard)(path)
+        self._count()
+        if found.changes != changes:
+            return
+        if found.saved != changes:
+            self._keeper.forget(found.identity)
+        found.saved = changes
+        is_kept = found.opened.kept is not None and not changes
+        state = State.DONE if done else State.TO_DO
+        self._images.set_state(row, State.IN_PROGRESS if is_kept else state)
+
+    def _on_refused(self, found: _Open, error: Exception) -> None:
+        found.may_replace = isinstance(error, MaskChangedError)
+        row = self._images.row_of(found.opened.entry.path)
+        if row is not None:
+            self._images.set_state(row, State.IN_PROGRESS, str(error))
+        self._tell(f"{error} What you drew is kept until then.")
+
+    def _tell_error(self, error: Exception) -> None:
+        self._tell(str(error))
+
+    def _tell(self, sentence: str) -> None:
+        self.told.emit(sentence)
