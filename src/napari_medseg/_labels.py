@@ -22,7 +22,7 @@ DoubleArray = np.ndarray[Any, np.dtype[np.float64]]
 Box = tuple[slice, slice]
 """Rows and columns of a part of an image."""
 
-WINDOW = 4096
+WINDOW = 2048
 """Side of the parts in which large label images are looked at, in pixels."""
 
 _USUAL_IDS = 4_000_000

@@ -215,7 +215,9 @@ class ImageOutputs:
     def write_thumbnail(self, path: Path, slices: Sequence[Measured]) -> None:
         """Draw the slice in the middle."""
         middle = slices[len(slices) // 2]
-        colours = outline_colours(self._classes, objects=self._objects)
+        colours = outline_colours(
+            self._classes, objects=self._objects, rgb=self._image.rgb
+        )
         picture = thumbnail(self._image, middle.index, middle.labels, colours)
         with disk_errors(path), atomic_path(path) as temporary:
             temporary.write_bytes(picture)

@@ -39,7 +39,7 @@ def part_path(name: str | PurePosixPath, ending: str) -> str:
     str
         Relative to the output folder, with ``/``.
     """
-    digest = hashlib.sha256(str(name).encode()).hexdigest()[:32]
+    digest = hashlib.sha256(str(name).encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{PARTS}/{digest[:2]}/{digest}{ending}"
 
 

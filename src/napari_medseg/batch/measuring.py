@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from napari_medseg._labels import AnyLabels, DoubleArray
     from napari_medseg.io.image_file import ImageFile
 
-_BAND = 1024
-"""Rows of an image of classes that are measured at a time."""
+_PIXELS = 1 << 22
+"""Pixels of an image of classes that are measured at a time, in whole rows."""
 
 _NO_UNITS = ("", "px", "pixel", "pixels")
 
@@ -129,8 +129,9 @@ def measure_areas(
     scale, unit = pixel_size(image)
     height, width = labels.shape
     sums: _Sums | None = None
-    for top in range(0, height, _BAND):
-        rows, columns = slice(top, min(top + _BAND, height)), slice(0, width)
+    band = max(1, _PIXELS // width)
+    for top in range(0, height, band):
+        rows, columns = slice(top, min(top + band, height)), slice(0, width)
         # counted from 1, so that background is measured, too
         numbers = np.asarray(labels[rows, columns], np.int32) + 1
         pixels = image.region(index, rows, columns)

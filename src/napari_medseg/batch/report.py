@@ -32,8 +32,18 @@ MOST_PICTURES = 200
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]+")
 
-_APART = ("files", "images", "command", "settings", "mixed")
-"""What is known of a run and is not said in the list of how it was made."""
+_WORDS = {
+    "napari-medseg": "napari-medseg",
+    "model_name": "model",
+    "model": "identity of the model",
+    "classes": "classes",
+    "started": "started",
+    "finished": "finished",
+    "settings": "settings",
+    "python": "Python",
+    "libraries": "library",
+}
+"""What is said of how results were made, and in which words."""
 
 
 def write_report(out: Path, rows: Iterable[LedgerRow], made: Mapping[str, Any]) -> Path:
@@ -134,9 +144,9 @@ def _link(file: str, words: str) -> str:
 def _subtitle(made: Mapping[str, Any]) -> str:
     """Return by what the images were segmented, and when."""
     said = [f"Model {_name(str(made['model_name']))}"] if "model_name" in made else []
-    said += [f"napari-medseg {_text(made['napari-medseg'])}"]
+    said.append(f"napari-medseg {_text(made.get('napari-medseg', ''))}".strip())
     if "finished" in made:
-        said.append(_text(str(made["finished"]).replace("T", " ")))
+        said.append(_text(_readable_time(str(made["finished"]))))
     return ", ".join(said)
 
 
@@ -162,7 +172,7 @@ def _figures(
         yield _figure("Time", _duration(wall))
     seconds = [row.seconds for row in done if row.seconds is not None]
     if seconds:
-        yield _figure("Time an image", _duration(sum(seconds) / len(seconds)))
+        yield _figure("Time per image", _duration(sum(seconds) / len(seconds)))
 
 
 def _figure(words: str, value: str, *, bad: bool = False) -> str:
@@ -301,8 +311,7 @@ def _origin(made: Mapping[str, Any]) -> Iterator[str]:
     if made.get("mixed"):
         yield '<p class="bad">This folder also holds results that were made by another '
         yield "model or other settings.</p>"
-    facts = {key: value for key, value in made.items() if key not in _APART}
-    facts |= {"settings": made["settings"]} if "settings" in made else {}
+    facts = {words: made[key] for key, words in _WORDS.items() if key in made}
     yield '<dl class="made">'
     for words, value in _flat(facts):
         yield f"<dt>{_text(words)}</dt><dd>{_text(value)}</dd>"
@@ -326,4 +335,10 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
         elif isinstance(value, bool):
             yield words, "yes" if value else "no"
         else:
-            yield words, "none" if value in (None, "", {}) else str(value)
+            shown = "none" if value in (None, "", {}) else str(value)
+            yield words, _readable_time(shown)
+
+
+def _readable_time(text: str) -> str:
+    """Return a date and time with a blank between them; other text as it is."""
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:)", r"\1 \2", text)

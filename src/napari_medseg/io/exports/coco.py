@@ -143,6 +143,8 @@ def _read_part(path: Path) -> Iterator[_Described]:
     try:
         lines = [json.loads(line) for line in path.read_bytes().splitlines()]
         starts = [number for number, line in enumerate(lines) if "image" in line]
+        if not starts:
+            raise ValueError("There is no image.")
         for start, end in pairwise([*starts, len(lines)]):
             yield lines[start]["image"], lines[start + 1 : end]
     except (OSError, ValueError, TypeError) as error:
