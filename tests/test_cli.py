@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from bright import label_files
 from folders import QUICK, SIZE, assert_refused, command, content, write_pairs
 
 import napari_medseg
 from napari_medseg import PromptTuning, load, read_image, read_pairs, train
+from napari_medseg.batch import read_ledger
+from napari_medseg.batch.ledger import DONE
 from napari_medseg.io.images import read_annotation
 from napari_medseg.io.model_file import read_card
 from napari_medseg.models import bundled
@@ -642,7 +645,9 @@ def test_a_bad_file_does_not_stop_the_others(
         "cell 3.tif",
     ]
     assert [Path(path).name for path in report["failed"]] == ["cell 1.tif"]
-    assert content(out) == ["cell 0.tif", "cell 2.tif", "cell 3.tif", "medseg.json"]
+    assert label_files(out) == ["cell 0.tif", "cell 2.tif", "cell 3.tif"]
+    for name in ("ledger", "report"):
+        assert Path(report[name]).is_file()
 
     before = (out / "cell 0.tif").stat().st_mtime_ns
     shutil.copyfile(data / "images" / "cell 2.tif", data / "images" / "cell 1.tif")
@@ -658,6 +663,7 @@ def test_people_are_told_what_became_of_the_folder(data: Path, out: Path) -> Non
     result = command("segment", data / "images", "--model", "otsu", "--out", out)
     assert result.exit_code == 1
     assert "3 segmented, 0 were there already, 1 failed" in result.stdout
+    assert "report.html" in result.stdout
     assert "cell 1.tif" in result.stderr
 
 
@@ -665,12 +671,16 @@ def test_another_model_is_not_mixed_in(tuned: Tuned, data: Path, out: Path) -> N
     call = ["segment", data / "images", "--out", out, "--model"]
     assert command(*call, "otsu").exit_code == 0
     before = {name: (out / name).read_bytes() for name in content(out)}
-    assert_refused(command(*call, tuned.model), str(out), "--overwrite")
-    assert_refused(command(*call, "otsu", "--instances"), str(out), "--overwrite")
+    assert_refused(command(*call, tuned.model), str(out), "another model", "--redo")
+    for other in (["--instances"], ["--threshold", 0.7], ["--export", "csv"]):
+        result = command(*call, "otsu", *other)
+        assert_refused(result, str(out), "other settings", "--redo")
     assert {name: (out / name).read_bytes() for name in content(out)} == before
-    assert command(*call, tuned.model, "--overwrite").exit_code == 0
+    assert command(*call, tuned.model, "--redo").exit_code == 0
     assert command(*call, tuned.model).exit_code == 0
-    assert_refused(command(*call, "otsu"), "--overwrite")
+    assert_refused(command(*call, "otsu"), "--redo")
+    # where it was computed makes no other settings
+    assert command(*call, tuned.model, "--device", "cpu").exit_code == 0
 
 
 def test_two_images_never_become_one_file(data: Path, out: Path) -> None:
@@ -681,14 +691,13 @@ def test_two_images_never_become_one_file(data: Path, out: Path) -> None:
     tifffile.imwrite(images / "day 2" / "cell 0.tif", grey[:50])
     result = command("segment", images, "--model", "otsu", "--out", out, "--json")
     assert result.exit_code == 0, result.output
-    assert content(out) == [
+    assert label_files(out) == [
         "cell 0_png.tif",
         "cell 0_tif.tif",
         "cell 1.tif",
         "cell 2.tif",
         "cell 3.tif",
         "day 2/cell 0.tif",
-        "medseg.json",
     ]
     assert read_annotation(out / "day 2" / "cell 0.tif").labels.shape == (50, SIZE)
     one, other = (
@@ -697,20 +706,51 @@ def test_two_images_never_become_one_file(data: Path, out: Path) -> None:
     assert not np.array_equal(one, other)
 
 
-def test_two_folders_with_the_same_names_are_refused(data: Path, out: Path) -> None:
-    result = command(
-        "segment", data / "images", data / "masks", "--model", "otsu", "--out", out
+def test_same_names_in_two_folders(data: Path, out: Path) -> None:
+    more = write_pairs(data / "more", 1, seed=9) / "images"
+    call = ["segment", data / "images", more, "--model", "otsu", "--out", out]
+    assert command(*call).exit_code == 0
+    assert label_files(out) == [
+        *(f"images/cell {index}.tif" for index in range(4)),
+        "more/images/cell 0.tif",
+    ]
+    assert not np.array_equal(
+        read_annotation(out / "images" / "cell 0.tif").labels,
+        read_annotation(out / "more" / "images" / "cell 0.tif").labels,
     )
+
+
+def test_a_pattern_that_the_shell_left_as_it_is(data: Path, out: Path) -> None:
+    call = ["segment", data / "ima*" / "cell [02].*", "--model", "otsu", "--out", out]
+    assert command(*call).exit_code == 0
+    assert label_files(out) == ["images/cell 0.tif", "images/cell 2.tif"]
+    call[1] = data / "ima*" / "sell*"
+    assert_refused(command(*call), "sell*", "No image")
+
+
+def test_exports_and_probabilities(data: Path, out: Path) -> None:
+    call = ["segment", data / "images", "--model", "otsu", "--out", out, "--json"]
+    export = ["--export", "csv,geojson,roi, coco,ome-zarr"]
+    result = command(*call, "--instances", *export, "--probabilities")
     assert result.exit_code == 0, result.output
-    shutil.rmtree(out)
-    result = command(
-        "segment",
-        data / "images" / "cell 0.tif",
-        write_pairs(data / "more", 1) / "images",
-        *("--model", "otsu", "--out", out),
+    files = json.loads(result.stdout)["files"]
+    assert {"objects.csv", "images.csv", "coco.json"} <= set(files)
+    assert all((out / name).is_file() for name in files)
+    for name in ("cell 0.geojson", "cell 0_rois.zip", "ome-zarr/cell 0.ome.zarr"):
+        assert (out / name).exists()
+    assert (out / "probabilities" / "cell 0_probabilities.tiff").is_file()
+    assert_refused(command(*call, "--export", "csv,xls"), "'xls'", "geojson")
+
+
+def test_classes_have_settings_too(data: Path, out: Path) -> None:
+    call = ["segment", data / "images", "--model", "otsu", "--out"]
+    for name, settings in (("plain", ()), ("tidy", ("--min-size", 2000))):
+        assert command(*call, out / name, *settings).exit_code == 0
+    plain, tidy = (
+        read_annotation(out / name / "cell 0.tif").labels for name in ("plain", "tidy")
     )
-    assert_refused(result, "cell 0.tif", "both")
-    assert not out.exists()
+    assert plain.any()
+    assert not tidy.any()
 
 
 def test_stacks_keep_axes_and_pixel_size(data: Path, out: Path) -> None:
@@ -771,7 +811,11 @@ def test_instances_are_numbered_objects(data: Path, out: Path) -> None:
             ("'knife'", "watershed"),
         ),
         (("--model", "otsu", "--threshold", "2", "--instances"), ("--threshold",)),
-        (("--model", "otsu", "--threshold", "0.7"), ("--threshold", "--instances")),
+        (("--model", "otsu", "--neck", "0.7"), ("--neck", "--instances")),
+        (
+            ("--model", "otsu", "--workers", "2", "--cluster", "tcp://here:1"),
+            ("--workers", "--cluster"),
+        ),
         (("--model", "nano", "--device", "tpu"), ("tpu",)),
     ],
 )
@@ -844,13 +888,19 @@ def test_a_run_that_is_killed_is_taken_up_again(tmp_path: Path) -> None:
         process.wait()
     found = sorted(path.name for path in out.glob("[0-9]*.tif"))
     assert 0 < len(found) < count
-    before = {name: (out / name).read_bytes() for name in found}
+    noted = ledger_states(out)
+    whole_ones = sorted(f"{name}.tif" for name, state in noted.items() if state == DONE)
+    # what was written, but not noted, is not taken for done
+    assert set(whole_ones) <= set(found)
+    before = {name: (out / name).read_bytes() for name in whole_ones}
     result = command(*call, out, "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert sorted(Path(path).name for path in report["skipped"]) == found
-    assert len(report["done"]) == count - len(found)
+    assert sorted(Path(path).name for path in report["skipped"]) == whole_ones
+    assert len(report["done"]) == count - len(whole_ones)
     assert all((out / name).read_bytes() == data for name, data in before.items())
+    assert set(ledger_states(out).values()) == {DONE}
+    assert not list(out.rglob(".*.part*"))
     assert command(*call, whole).exit_code == 0
     for index in range(count):
         resumed, uninterrupted = (
@@ -858,6 +908,12 @@ def test_a_run_that_is_killed_is_taken_up_again(tmp_path: Path) -> None:
             for folder in (out, whole)
         )
         assert np.array_equal(resumed, uninterrupted)
+
+
+def ledger_states(out: Path) -> dict[str, str]:
+    """Return what the ledger says of each image."""
+    with read_ledger(out) as ledger:
+        return {row.name: row.state for row in ledger.rows()}
 
 
 def test_the_program_as_a_process(data: Path, out: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import typer
 
 from napari_medseg.cli import models, run
+from napari_medseg.cli.segment import segment
 
 app = typer.Typer(
     name="napari-medseg",
@@ -18,7 +19,7 @@ app = typer.Typer(
 )
 app.command()(run.demo)
 app.command()(run.train)
-app.command()(run.segment)
+app.command()(segment)
 app.command()(run.evaluate)
 app.add_typer(models.app, name="models")
 

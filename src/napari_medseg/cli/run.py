@@ -1,4 +1,4 @@
-"""``demo``, ``train``, ``segment`` and ``evaluate``."""
+"""``demo``, ``train`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -181,77 +181,6 @@ def _print_training(report: Any, out: Path, run_path: Path) -> None:
         f"{report.parameters:,} numbers trained in {report.seconds:.0f} s; "
         f"{out} has {out.stat().st_size:,} bytes. {run_path} repeats the training."
     )
-
-
-def segment(
-    inputs: Annotated[list[Path], typer.Argument(help="Images and folders.")],
-    model: Annotated[
-        str, typer.Option(help="A .medseg file, or a name of `models list`.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the label images.")],
-    instances: Annotated[
-        bool, typer.Option("--instances", help="Write objects in place of classes.")
-    ] = False,
-    split: Annotated[
-        str | None,
-        typer.Option(help="How touching objects are cut: watershed, components."),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Probability above which is object.", min=0, max=1),
-    ] = None,
-    min_size: Annotated[
-        int | None,
-        typer.Option(help="Smaller objects, in pixels, are dropped.", min=0),
-    ] = None,
-    smoothing: Annotated[
-        float | None,
-        typer.Option(help="Blur, in pixels, of what the cut follows.", min=0, max=50),
-    ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Checkpoint of the SAM the model was tuned on.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace labels that are there.")
-    ] = False,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Segment images and folders; running it again does what is still missing."""
-    with sentences(as_json=as_json):
-        from napari_medseg.batch import segment_files
-        from napari_medseg.inference import open_segmenter
-        from napari_medseg.instances import ObjectConfig
-
-        choices: dict[str, Any] = {
-            "split": split,
-            "threshold": threshold,
-            "min_size": min_size,
-            "smoothing": smoothing,
-        }
-        given = {name: value for name, value in choices.items() if value is not None}
-        if given and not instances:
-            option = next(iter(given)).replace("_", "-")
-            raise InputError(f"--{option} is for objects: add --instances.")
-        objects = ObjectConfig(**given) if instances else None
-        segmenter = open_segmenter(model, device, base)
-        job = segment_files(
-            inputs, segmenter, out, objects=objects, overwrite=overwrite
-        )
-        report = follow(job, quiet=as_json)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        typer.echo(
-            f"{len(report.done)} segmented, {len(report.skipped)} were there already, "
-            f"{len(report.failed)} failed; labels are in {out}."
-        )
-    for name, note in report.notes.items():
-        typer.echo(f"Note: {name}: {note}", err=True)
-    for reason in report.failed.values():
-        typer.echo(f"Failed: {reason}", err=True)
-    if report.failed:
-        raise typer.Exit(FAILED)
 
 
 def evaluate(
