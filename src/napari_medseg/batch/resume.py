@@ -238,18 +238,24 @@ def await_images(work: Sequence[Work], ledger: Ledger) -> None:
     ledger.await_images((str(item.name), readable(item.source)) for item in work)
 
 
-def forget_lost(ledger: Ledger) -> None:
+def forget_lost(work: Sequence[Work], ledger: Ledger) -> None:
     """Remove images that were never done and are no longer there.
 
     Parameters
     ----------
+    work : sequence of Work
+        The images that are there.
     ledger : Ledger
         Of the output folder.
     """
+    here = {str(item.name) for item in work}
     lost = [
         row.name
         for row in ledger.rows()
-        if row.state != DONE and not row.files and not os.path.exists(row.source)
+        if row.state != DONE
+        and not row.files
+        and row.name not in here
+        and not os.path.exists(row.source)
     ]
     ledger.forget(lost)
 

@@ -159,7 +159,7 @@ def _plan_of(found: Sequence[Found], folder: Folder) -> Planner:
         check_targets(work, folder)
         due = yield from find_due(work, ledger, recipe, folder)
         await_images(due.todo, ledger)
-        forget_lost(ledger)
+        forget_lost(work, ledger)
         return Plan(iter(due.todo), due.there, len(work))
 
     return plan
