@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_medseg._types import InputError, JobError, finish
 from napari_medseg.engine import Engine
 from napari_medseg.engine.jobs import JOBS, Context, Shelf
 from napari_medseg.engine.prompting import look, prompt
 from napari_medseg.engine.segmenting import forget, relabel, segment
-from napari_medseg.engine.training import train
+from napari_medseg.engine.training import check, train
 from napari_medseg.inference import load, open_segmenter
 from napari_medseg.instances import ObjectConfig, labels_of
 
@@ -93,6 +94,23 @@ def test_segmenting_gives_what_the_core_gives() -> None:
 def test_probabilities_that_are_gone() -> None:
     with pytest.raises(JobError, match="segment again"):
         finish(relabel({"key": "a", "objects": None}, Context()))
+
+
+def test_images_that_are_not_annotated_yet_are_one_line(tmp_path: Path) -> None:
+    image, labels = picture()
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(6):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", image[0])
+    tifffile.imwrite(tmp_path / "masks" / "3.tif", labels.astype(np.uint8))
+    arguments = {name: str(tmp_path / name) for name in ("images", "masks")}
+    rows = finish(check(arguments | {"annotation": "dense"}, Context()))
+    assert [row["severity"] for row in rows] == ["warning", "good"]
+    assert rows[0]["name"] == "5 images" and "no mask" in rows[0]["told"]
+    for number in (0, 1):
+        (tmp_path / "images" / f"{number}.tif").unlink()
+    rows = finish(check(arguments | {"annotation": "dense"}, Context()))
+    assert len(rows) == 4
 
 
 def test_settings_are_checked() -> None:

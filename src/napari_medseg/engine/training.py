@@ -10,6 +10,7 @@ from napari_medseg._types import InputError, Progress
 from napari_medseg.api import train_job
 from napari_medseg.io import model_file
 from napari_medseg.io.pairs import (
+    NO_MASK,
     Pair,
     Pairs,
     check_pairs,
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from napari_medseg._types import Job
     from napari_medseg.engine.channel import Message
     from napari_medseg.engine.jobs import Context
+    from napari_medseg.io.pairs import Finding
+
+MOST_LEFT_OUT = 3
+"""Most images without an annotation that `check` lists one by one."""
 
 
 def check(arguments: Message, context: Context) -> Job[list[dict[str, str]]]:
@@ -46,14 +51,8 @@ def check(arguments: Message, context: Context) -> Job[list[dict[str, str]]]:
     yield Progress(0, None, "checking the annotated images")
     folders = Path(arguments["images"]), Path(arguments["masks"])
     findings = check_pairs(*folders, arguments["annotation"])
-    rows = [
-        {
-            "name": finding.file,
-            "told": f"{finding.problem}: {finding.remedy}",
-            "severity": finding.severity,
-        }
-        for finding in findings
-    ]
+    rows = [_row(finding) for finding in findings if finding.problem != NO_MASK]
+    rows += _left_out([finding for finding in findings if finding.problem == NO_MASK])
     named = {finding.file for finding in findings}
     try:
         matched = match_files(*folders)
@@ -64,6 +63,23 @@ def check(arguments: Message, context: Context) -> Job[list[dict[str, str]]]:
         for image, mask in matched
         if not {str(image), str(mask)} & named
     ]
+
+
+def _row(finding: Finding) -> dict[str, str]:
+    told = f"{finding.problem}: {finding.remedy}"
+    return {"name": finding.file, "told": told, "severity": finding.severity}
+
+
+def _left_out(findings: list[Finding]) -> list[dict[str, str]]:
+    """Return a row for each image that is not annotated, or one where there are many.
+
+    Of a folder that somebody has begun to annotate, most images are not.
+    """
+    if len(findings) <= MOST_LEFT_OUT:
+        return [_row(finding) for finding in findings]
+    told = "have no mask and are left out: annotate more of them if you like"
+    name = f"{len(findings)} images"
+    return [{"name": name, "told": told, "severity": findings[0].severity}]
 
 
 def train(arguments: Message, context: Context) -> Job[dict[str, Any]]:

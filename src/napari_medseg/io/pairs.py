@@ -45,6 +45,9 @@ MOST_CLASSES = 20
 MOSTLY = 0.75
 """Share of labels in one piece, and of a label in its largest piece, of objects."""
 
+NO_MASK = "has no mask and is left out"
+"""What `Finding.problem` says of an image that is not annotated."""
+
 MOST_SENTENCES = 20
 """Most errors that one message lists."""
 
@@ -237,7 +240,7 @@ def _assess(
         findings += [
             Finding(
                 str(path),
-                f"has no {missing} and is left out",
+                NO_MASK if missing == "mask" else f"has no {missing} and is left out",
                 f"give it a {missing} of the same name to use it"
                 if missing == "mask"
                 else "give it the name of its image to use it",
