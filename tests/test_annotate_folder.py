@@ -66,9 +66,7 @@ class Form:
     @property
     def marks(self) -> dict[str, str]:
         images = self.list.images
-        return {
-            name: images.state(row).value[1] for row, name in enumerate(self.names)
-        }
+        return {name: images.state(row).value[1] for row, name in enumerate(self.names)}
 
     @property
     def count(self) -> str:
@@ -588,8 +586,7 @@ def test_thumbnails_are_made_for_rows_in_view(
     images = form.list.images
     made: list[Path] = []
     images._thumbnails.made.connect(made.append)
-    form.widget.resize(300, 700)
-    form.list.resize(280, 300)
+    form.list.setMinimumHeight(300)
     form.list.grab()
     form.wait(lambda: folder / "1.tif" in made)
     form.wait(lambda: form.marks["2.tif"] == "cannot be annotated")

@@ -31,7 +31,7 @@ class State(Enum):
     """How far an image is: its mark, and in words."""
 
     TO_DO = ("○", "to do")
-    IN_PROGRESS = ("◐", "in progress")
+    IN_PROGRESS = ("…", "in progress")
     DONE = ("✓", "done")
     TROUBLE = ("⚠", "cannot be annotated")
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,4 +183,5 @@ class Keeper:
 
     def forget(self, name: str) -> None:
         """Remove what was kept of an image, once what was to be kept is written."""
-        self._writer.submit(forget, name)
+        with suppress(RuntimeError):  # Python is ending, and starts no thread any more
+            self._writer.submit(forget, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_medseg._types import InputError
-from napari_medseg.widgets import _autosave
 from napari_medseg.widgets._annotated_folder import AnnotatedFolder, Found, State
 from napari_medseg.widgets._annotation_files import MaskChangedError
 from napari_medseg.widgets._annotation_note import (
@@ -18,10 +16,10 @@ from napari_medseg.widgets._annotation_note import (
     remember_annotations,
 )
 from napari_medseg.widgets._background import Background
-from napari_medseg.widgets._canvas import annotation_name
-from napari_medseg.widgets._file_layers import PLUGIN, add_image_layers
+from napari_medseg.widgets._file_layers import PLUGIN
 from napari_medseg.widgets._folder_panel import FolderPanel
-from napari_medseg.widgets._layers import empty_labels, is_there, placement
+from napari_medseg.widgets._layers import is_there
+from napari_medseg.widgets._open_image import OpenImage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,41 +32,6 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 20
 """Annotations that are looked at between two updates of the list."""
-
-TOOLS = ("brush_size", "opacity", "contour", "preserve_labels", "contiguous")
-"""What of an annotation layer the next image's has too."""
-
-
-@dataclass(eq=False)
-class _Open:
-    """The image that is open, with its layers.
-
-    Attributes
-    ----------
-    opened : Opened
-        The files.
-    images : list of Image
-        Its layers.
-    annotation : Labels
-        What is drawn.
-    changes : int
-        How often something was drawn.
-    saved : int
-        How often by the time it was last saved.
-    may_replace : bool
-        Whether the user knows that another program wrote the annotation meanwhile.
-    """
-
-    opened: Opened
-    images: list[Image]
-    annotation: Labels
-    changes: int = 0
-    saved: int = 0
-    may_replace: bool = False
-
-    @property
-    def identity(self) -> str:
-        return _autosave.file_identity(self.opened.entry.path)
 
 
 class FolderSession(QObject):
@@ -117,7 +80,7 @@ class FolderSession(QObject):
         self._keeper = keeper
         self._kind = kind
         self._folder: AnnotatedFolder | None = None
-        self._open: _Open | None = None
+        self._open: OpenImage | None = None
         self._asked: Path | None = None
         self._annotated: set[Path] = set()
         self._seen: set[Path] = set()
@@ -177,7 +140,7 @@ class FolderSession(QObject):
         except OSError as error:
             self._tell(f"The choice cannot be remembered: {error.strerror}.")
         self.open_folder(folder.images, path)
-        row = self._images.row_of(opened.opened.entry.path) if opened else None
+        row = self._images.row_of(opened.path) if opened else None
         if row is not None:
             self.open_row(row)
 
@@ -216,10 +179,10 @@ class FolderSession(QObject):
         for item in found:
             row = self._images.row_of(item.entry.path)
             if row is None or item.entry.path in self._seen:
-                continue
+                continue  # what was opened meanwhile is known better
             if not item.annotated:
                 self._annotated.discard(item.entry.path)
-            if item.state is not self._images.state(row):
+            if self._images.state(row) not in (item.state, State.TROUBLE):
                 self._images.set_state(row, item.state, item.told)
         self._count()
 
@@ -246,7 +209,7 @@ class FolderSession(QObject):
     @property
     def is_drawn(self) -> bool:
         """Whether something was drawn that is not saved."""
-        return self._open is not None and self._open.changes != self._open.saved
+        return self._open is not None and self._open.is_drawn
 
     def annotation_for(self, image: Image) -> Labels | None:
         """Return the annotation layer, if an image layer is of the image that is open.
@@ -265,8 +228,8 @@ class FolderSession(QObject):
         path = entry.path
         if folder is None or path == self._asked:
             return
-        if self._open is not None and self._open.opened.entry.path == path:
-            if self._is_whole():
+        if self._open is not None and self._open.path == path:
+            if self._open.is_whole:
                 self._asked = None
                 return
             self.close()  # it is written before it is read again
@@ -281,40 +244,25 @@ class FolderSession(QObject):
             read, partial(self._on_read, row), partial(self._on_unreadable, entry)
         )
 
-    def _is_whole(self) -> bool:
-        """Tell whether the layers of the image that is open are still there."""
-        found = self._open
-        layers = [found.annotation, *found.images] if found else []
-        return all(is_there(layer, self._viewer) for layer in layers)
-
     def _on_read(self, row: int, opened: Opened | None) -> None:
         if opened is None or opened.entry.path != self._asked:
             return
         self._asked = None
-        tools = self._tools()
+        tools = self._open.tools() if self._open and self._open.is_whole else None
         self.close()
         try:
-            images = add_image_layers(self._viewer, opened.image)
+            found = self._open = OpenImage(self._viewer, opened)
         except (ValueError, TypeError) as error:
             self._on_unreadable(opened.entry, error)
             return
-        labels = opened.file.labels
-        annotation: Labels = self._viewer.add_labels(
-            empty_labels(images[0]) if labels is None else labels,
-            name=annotation_name(images[0]),
-            **placement(images[0]),
-        )
-        self._open = _Open(opened, images, annotation)
-        self._seen.add(opened.entry.path)
-        self._apply(tools, annotation)
-        for event in (annotation.events.paint, annotation.events.data):
+        self._seen.add(found.path)
+        for event in (found.annotation.events.paint, found.annotation.events.data):
             event.connect(self._on_drawn)
         self._images.set_open(row)
         self.panel.list.show_row(row)
         self._viewer.reset_view()
-        self.opened.emit(images[0], annotation)
-        if tools.get("painting"):
-            self._viewer.layers.selection.active = annotation
+        self.opened.emit(found.images[0], found.annotation)
+        found.take_tools(tools, self._kind)
 
     def _on_unreadable(self, entry: Entry, error: Exception) -> None:
         if self._asked == entry.path:
@@ -324,32 +272,12 @@ class FolderSession(QObject):
             self._images.set_state(row, State.TROUBLE, str(error))
         self._tell(str(error))
 
-    def _tools(self) -> dict[str, Any]:
-        """Return how the user paints, so that the next image is painted so too."""
-        layer = self.annotation
-        if layer is None or not is_there(layer, self._viewer):
-            return {}
-        return {
-            "tools": {name: getattr(layer, name) for name in TOOLS},
-            "label": int(layer.selected_label),
-            "mode": str(layer.mode),
-            "painting": self._viewer.layers.selection.active is layer,
-        }
-
-    def _apply(self, tools: dict[str, Any], layer: Labels) -> None:
-        for name, value in tools.get("tools", {}).items():
-            setattr(layer, name, value)
-        layer.mode = tools.get("mode", "pan_zoom")
-        layer.selected_label = tools.get("label", 1)
-        if self._kind == "instances":
-            layer.selected_label = int(np.max(layer.data)) + 1
-
     def _on_drawn(self, event: Any = None) -> None:
         found = self._open
         if found is None:
             return
         found.changes += 1
-        row = self._images.row_of(found.opened.entry.path)
+        row = self._images.row_of(found.path)
         if row is not None and self._images.state(row) is not State.IN_PROGRESS:
             self._images.set_state(row, State.IN_PROGRESS)
 
@@ -361,9 +289,7 @@ class FolderSession(QObject):
             return
         self._save(found, np.asarray(found.annotation.data))
         self.closing.emit(found.annotation)
-        for layer in (found.annotation, *found.images):
-            if is_there(layer, self._viewer):
-                self._viewer.layers.remove(layer)
+        found.remove()
         self._images.set_open(-1)
 
     # -------------------------------------------------------------------- saving
@@ -381,7 +307,7 @@ class FolderSession(QObject):
 
     def save_drawn(self) -> None:
         """Save it, if something was drawn: the form is put away."""
-        if self._open is not None and self.is_drawn:
+        if self._open is not None and self._open.is_drawn:
             self._save_copy(self._open)
 
     def done_next(self) -> None:
@@ -389,7 +315,7 @@ class FolderSession(QObject):
         after = -1
         if self._open is not None:
             self._save_copy(self._open, done=True)
-            after = self._images.row_of(self._open.opened.entry.path) or 0
+            after = self._images.row_of(self._open.path) or 0
         row = self._images.next_to_do(after)
         if row is not None:
             self.open_row(row)
@@ -405,16 +331,17 @@ class FolderSession(QObject):
         if not self._annotated and not self.is_drawn:
             self._tell("No image is annotated yet. Annotate at least one.")
             return
-        _, widget = self._viewer.window.add_plugin_dock_widget(PLUGIN, "Tune")
+        window = self._viewer.window
+        _, widget = window.add_plugin_dock_widget(PLUGIN, "Tune", tabify=True)
         widget.reset_choices()
         widget.source.choose_folders(folder.images, folder.annotations)
         widget.source.choose_kind(self._kind)
 
-    def _save_copy(self, found: _Open, **how: bool) -> None:
+    def _save_copy(self, found: OpenImage, **how: bool) -> None:
         """Save while the user may go on drawing."""
         self._save(found, np.array(found.annotation.data), **how)
 
-    def _save(self, found: _Open, labels: Any, **how: bool) -> None:
+    def _save(self, found: OpenImage, labels: Any, **how: bool) -> None:
         """Save labels that nobody draws on, as `AnnotatedFolder.save` is told."""
         folder = self._folder
         if folder is None:
@@ -426,10 +353,10 @@ class FolderSession(QObject):
             partial(self._on_refused, found),
         )
 
-    def _on_saved(self, found: _Open, changes: int, done: bool) -> None:
+    def _on_saved(self, found: OpenImage, changes: int, done: bool) -> None:
         """Mark an image as saved; what was drawn since then is not."""
         found.may_replace = False
-        path = found.opened.entry.path
+        path = found.path
         row = self._images.row_of(path)
         if row is None:
             return
@@ -444,9 +371,9 @@ class FolderSession(QObject):
         state = State.DONE if done else State.TO_DO
         self._images.set_state(row, State.IN_PROGRESS if is_kept else state)
 
-    def _on_refused(self, found: _Open, error: Exception) -> None:
+    def _on_refused(self, found: OpenImage, error: Exception) -> None:
         found.may_replace = isinstance(error, MaskChangedError)
-        row = self._images.row_of(found.opened.entry.path)
+        row = self._images.row_of(found.path)
         if row is not None:
             self._images.set_state(row, State.IN_PROGRESS, str(error))
         self._tell(f"{error} What you drew is kept until then.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QAbstractListModel, QModelIndex, QSize, Qt, Signal
+from qtpy.QtCore import QAbstractListModel, QSize, Qt, Signal
 from qtpy.QtGui import QFont, QIcon, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QListView
 
@@ -108,7 +108,7 @@ class ImageModel(QAbstractListModel):
         """Return the number of images."""
         return 0 if parent is not None and parent.isValid() else len(self._entries)
 
-    def data(self, index: QModelIndex, role: int = 0) -> Any:
+    def data(self, index: Any, role: int = 0) -> Any:
         """Return what a view asks of a row."""
         row = index.row()
         if not 0 <= row < len(self._entries):
@@ -157,7 +157,7 @@ class ImageList(QListView):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setMinimumHeight(3 * (ICON + 6))
+        self.setMinimumHeight(2 * (ICON + 6))
         self.clicked.connect(lambda index: self.chosen.emit(index.row()))
 
     def show_row(self, row: int) -> None:

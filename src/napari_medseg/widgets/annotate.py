@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from magicgui.widgets import create_widget
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QTimer
@@ -25,12 +23,13 @@ from qtpy.QtWidgets import (
 from napari_medseg._types import MedsegError
 from napari_medseg.models.registry import SAMS
 from napari_medseg.models.weights import imported
-from napari_medseg.widgets import _autosave
 from napari_medseg.widgets._annotated import KINDS
+from napari_medseg.widgets._autosave import Keeper
 from napari_medseg.widgets._canvas import AnnotationCanvas
 from napari_medseg.widgets._combo import narrow
 from napari_medseg.widgets._folder import FolderSession
 from napari_medseg.widgets._jobs import engine_of
+from napari_medseg.widgets._keeping import NOTED, BringBack
 from napari_medseg.widgets._layers import slice_in_view
 from napari_medseg.widgets._suggesting import Suggester, Suggestion
 
@@ -40,13 +39,9 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_medseg.engine import Engine
-    from napari_medseg.widgets._autosave import Kept
 
 SETTLE = 250
 """Milliseconds a slice is in view before SAM looks at it."""
-
-AUTOSAVE = 3000
-"""Milliseconds after the last change that an annotation is kept."""
 
 LIST_STRETCH = 100
 """Share of free room that the images of a folder take: nearly all."""
@@ -89,8 +84,6 @@ class AnnotateWidget(QWidget):
         self._engine = engine
         self._suggester: Suggester | None = None
         self._canvas: AnnotationCanvas | None = None
-        self._keeper = _autosave.Keeper()
-        self._offered: Kept | None = None
         self._layers = cast("ComboBox", create_widget(annotation=Image))
         self._kind = QComboBox()
         self._kind.setObjectName("kind")
@@ -107,20 +100,19 @@ class AnnotateWidget(QWidget):
         self._start = QPushButton("Annotate this image")
         self._start.setObjectName("start")
         self._start.clicked.connect(self._on_start_clicked)
-        self._restore = QPushButton("Bring back")
-        self._restore.setObjectName("restore")
-        self._restore.setVisible(False)
-        self._restore.clicked.connect(self._on_restore_clicked)
         self._told = QLabel()
         self._told.setObjectName("told")
         self._told.setWordWrap(True)
-        self.folder = FolderSession(viewer, self._keeper, self.kind, self)
+        keeper = Keeper()
+        self.folder = FolderSession(viewer, keeper, self.kind, self)
         self.folder.opened.connect(self._on_opened)
         self.folder.closing.connect(self._on_closing)
         self.folder.kind_found.connect(self._show_kind)
         self.folder.told.connect(self._tell)
         self._settle = _timer(self, SETTLE, self._look)
-        self._autosave = _timer(self, AUTOSAVE, self._keep)
+        self._restore = BringBack(self.folder, keeper, self)
+        self._restore.brought_back.connect(self._show_kind)
+        self._restore.told.connect(self._tell)
         self._lay_out()
         viewer.dims.events.current_step.connect(self._on_slice_changed)
         self._take_clicks(True)
@@ -203,11 +195,23 @@ class AnnotateWidget(QWidget):
         canvas.shapes.events.data.connect(self._on_shapes_changed)
         for event in (canvas.annotation.events.paint, canvas.annotation.events.data):
             event.connect(self._on_drawn)
+        self._bind_keys(canvas)
+        self._note_kind(canvas)
+        self._restore.watch(canvas)
+        self._look()
+
+    def _bind_keys(self, canvas: AnnotationCanvas) -> None:
         for key, (name, _) in KEYS.items():
             canvas.suggestion.bind_key(key, lambda _, name=name: getattr(self, name)())
-        self._note_kind(canvas)
-        self._offer_back(canvas)
-        self._look()
+        if canvas.annotation is not self.folder.annotation:
+            return
+        for key, name in FOLDER_KEYS.items():
+            for layer in (canvas.annotation, canvas.suggestion):
+                layer.bind_key(
+                    key,
+                    lambda _, name=name: getattr(self.folder, name)(),
+                    overwrite=True,
+                )
 
     # -------------------------------------------------------------------- folder
 
@@ -222,7 +226,7 @@ class AnnotateWidget(QWidget):
             Where their annotations are; by default the folder chosen for them last,
             or ``annotations`` among them.
         """
-        self.folder.open_folder(Path(path), annotations)
+        self.folder.open_folder(Path(path).expanduser().absolute(), annotations)
 
     def _on_folder_clicked(self) -> None:
         found = QFileDialog.getExistingDirectory(self, "Choose a folder of images")
@@ -233,19 +237,14 @@ class AnnotateWidget(QWidget):
         self.reset_choices()
         self.choose(image)
         self._annotate(image, annotation)
-        suggestion = self._canvas.suggestion if self._canvas else annotation
-        for key, name in FOLDER_KEYS.items():
-            for layer in (annotation, suggestion):
-                layer.bind_key(key, lambda _, name=name: getattr(self.folder, name)())
 
     def _on_closing(self, annotation: Labels) -> None:
         """Let go of the layers that are about to be removed."""
         canvas = self._canvas
         if canvas is None or canvas.annotation is not annotation:
             return
-        self._autosave.stop()
+        self._restore.let_go()
         self._settle.stop()
-        self._restore.setVisible(False)
         self.clear()
         self._canvas = None
         canvas.remove_helpers()
@@ -266,21 +265,21 @@ class AnnotateWidget(QWidget):
             callbacks.remove(callback)
 
     def _note_kind(self, canvas: AnnotationCanvas) -> None:
-        note = {"annotation": self.kind}
+        note = {NOTED: self.kind}
         canvas.annotation.metadata = {**canvas.annotation.metadata, **note}
 
     def _on_kind_changed(self) -> None:
         self.folder.set_kind(self.kind)
         if self._canvas is not None:
             self._note_kind(self._canvas)
-            self._autosave.start()
+            self._restore.on_drawn()
 
     def _show_kind(self, kind: str) -> None:
         words = {value: text for text, value in KINDS.items()}
         self._kind.setCurrentText(words.get(kind, next(iter(KINDS))))
 
     def _on_drawn(self, event: Any = None) -> None:
-        self._autosave.start()
+        self._restore.on_drawn()
 
     def _on_sam_changed(self) -> None:
         if self._canvas is not None:
@@ -369,7 +368,7 @@ class AnnotateWidget(QWidget):
         """Put the suggestion into the annotation, with the label that is chosen."""
         canvas = self._canvas
         if canvas is not None and canvas.paint(int(canvas.annotation.selected_label)):
-            self._autosave.start()
+            self._restore.on_drawn()
             self.clear()
 
     def accept_new(self) -> None:
@@ -395,43 +394,6 @@ class AnnotateWidget(QWidget):
         if self._canvas is not None:
             self._canvas.show(None)
             self._canvas.clear_shapes()
-
-    # ------------------------------------------------------------------- autosave
-
-    def _keep(self) -> None:
-        canvas = self._canvas
-        if canvas is None:
-            return
-        of_folder = canvas.annotation is self.folder.annotation
-        if of_folder and not self.folder.is_drawn:
-            return  # it is saved
-        name = self.folder.identity if of_folder else _autosave.identity(canvas.image)
-        trouble = self._keeper.keep(name, np.array(canvas.annotation.data), self.kind)
-        if trouble:
-            self._tell(f"The annotation cannot be kept: {trouble}.")
-
-    def _offer_back(self, canvas: AnnotationCanvas) -> None:
-        """Offer an annotation that was kept, where it is not what the layer shows."""
-        if canvas.annotation is self.folder.annotation:
-            found = self.folder.kept
-        else:
-            found = _autosave.kept(_autosave.identity(canvas.image))
-            data = canvas.annotation.data
-            if found is not None and (data.any() or found.pixels != data.size):
-                found = None
-        self._offered = found
-        self._restore.setVisible(found is not None)
-        if found is not None:
-            when = datetime.datetime.fromtimestamp(found.time)
-            self._restore.setText(f"Bring back the annotation of {when:%d %B, %H:%M}")
-
-    def _on_restore_clicked(self) -> None:
-        self._restore.setVisible(False)
-        canvas, found = self._canvas, self._offered
-        if canvas is None or found is None:
-            return
-        canvas.annotation.data = found.read().reshape(canvas.annotation.data.shape)
-        self._show_kind(found.kind)
 
     def _tell(self, sentence: str) -> None:
         self._told.setText(sentence)
