@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "2")
 
+# Read by napari when it is first imported: no settings of whoever runs the tests.
+os.environ["NAPARI_CONFIG"] = ""
+
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
 
 

@@ -66,6 +66,7 @@ def segment_command(
     model: str,
     objects: Mapping[str, Any] | None,
     classes: Mapping[str, Any] | None = None,
+    device: str = "auto",
 ) -> str:
     """Return the line that segments as the form does.
 
@@ -81,6 +82,8 @@ def segment_command(
         Settings of objects; None gives classes.
     classes : mapping, optional
         Settings of classes.
+    device : str
+        Where to compute.
 
     Returns
     -------
@@ -91,6 +94,8 @@ def segment_command(
     if objects is not None:
         words += ["--instances", *_options(objects)]
     words += _options(classes or {})
+    if device != "auto":
+        words += ["--device", device]
     return _line([*words, "--out", str(out)])
 
 

@@ -24,6 +24,7 @@ from napari_medseg.widgets._command import segment_command
 from napari_medseg.widgets._jobs import Activity, engine_of
 from napari_medseg.widgets._layers import all_slices, region_in_view, slice_in_view
 from napari_medseg.widgets._models import ModelChoice
+from napari_medseg.widgets._preferences import preferences
 from napari_medseg.widgets._results import ResultLayers
 from napari_medseg.widgets._saving import SaveButtons
 from napari_medseg.widgets._segmenting import Order, Part, SegmentRun
@@ -139,10 +140,14 @@ class SegmentWidget(QWidget):
         chosen: Image | None = self._layers.value
         return chosen
 
-    def segment_with(self, model: Path, layer: Image | None) -> None:
-        """Choose a model file and a layer, and segment the slice in view."""
+    def choose_model(self, model: Path) -> None:
+        """Choose a model file; the line below the buttons says if it is none."""
         self.models.refresh()
         self.models.open(model)
+
+    def segment_with(self, model: Path, layer: Image | None) -> None:
+        """Choose a model file and a layer, and segment the slice in view."""
+        self.choose_model(model)
         if layer is not None:
             self._layers.value = layer
         self._start()
@@ -207,6 +212,7 @@ class SegmentWidget(QWidget):
             parts,
             self.models.model,
             self.how(),
+            device=preferences().device,
             title=self.models.title,
         )
         run = self._new_run()
@@ -306,6 +312,7 @@ class SegmentWidget(QWidget):
             model=self.models.model,
             objects=objects,
             classes=None if objects else self._sliders.changed_values(),
+            device=preferences().device,
         )
         QApplication.clipboard().setText(line)
         self._tell(f"Copied: {line}")

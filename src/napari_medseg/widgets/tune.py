@@ -35,6 +35,8 @@ from napari_medseg.widgets._curve import Curve
 from napari_medseg.widgets._form import ConfigForm
 from napari_medseg.widgets._jobs import Activity, Relay, engine_of
 from napari_medseg.widgets._models import tuned_folder
+from napari_medseg.widgets._opening import segment_form
+from napari_medseg.widgets._preferences import choose_sam, preferences
 from napari_medseg.widgets._preview import Preview
 from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
@@ -92,6 +94,7 @@ class TuneWidget(QWidget):
         self._sam.setToolTip("The SAM underneath; nano comes with the plugin")
         for name in (*SAMS, *imported()):
             self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
+        choose_sam(self._sam)
         self._list = RowList()
         self._told = QLabel()
         self._told.setObjectName("told")
@@ -167,7 +170,9 @@ class TuneWidget(QWidget):
     def config(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults."""
         values = self._settings.values() if self._settings else {}
-        return {"sam": self._sam.currentData(), **values}
+        device = preferences().device
+        chosen = {} if device == "auto" else {"device": device}
+        return {"sam": self._sam.currentData(), **chosen, **values}
 
     def set_config(self, values: dict[str, Any]) -> None:
         """Show settings in the form."""
@@ -376,11 +381,8 @@ class TuneWidget(QWidget):
     def _on_apply_clicked(self) -> None:
         if self._model is None:
             return
-        _, widget = self._viewer.window.add_plugin_dock_widget(
-            "napari-medseg", "Segment"
-        )
-        widget.reset_choices()
-        widget.segment_with(self._model, self.source.image)
+        form = segment_form(self._viewer)
+        form.segment_with(self._model, self.source.image)
 
     def _set_state(self, *, running: bool) -> None:
         for name in ("Check", "Tune", "Copy as command"):
