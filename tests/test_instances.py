@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import ndimage
-from skimage.measure import perimeter_crofton
+from skimage.measure import perimeter_crofton, regionprops_table
 
 from napari_medseg._types import InputError, Prediction, default_classes
 from napari_medseg.instances import (
@@ -210,6 +210,33 @@ def test_measurements_of_known_shapes_with_pixel_size():
     intensities = ["mean_intensity_1", "min_intensity_1", "max_intensity_1"]
     assert list(box[intensities]) == [39.5, 20, 59]
     assert box["std_intensity_1"] == pytest.approx(np.arange(20, 60).std())
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.3)])
+def test_shapes_are_those_of_scikit_image(spacing):
+    rough = ndimage.gaussian_filter(np.random.default_rng(0).random((90, 120)), 1)
+    labels = ndimage.label(rough > 0.53)[0]
+    table = measure(labels, None, dict(zip("yx", spacing, strict=True)))
+    in_pixels = ("area", "centroid", "bbox", "solidity")
+    moments = ("axis_major_length", "axis_minor_length", "eccentricity", "orientation")
+    expected = regionprops_table(labels, properties=in_pixels)
+    expected |= regionprops_table(labels, properties=moments, spacing=spacing)
+    names = {"area": "area_px", "centroid-0": "centroid_y", "centroid-1": "centroid_x"}
+    names |= {"bbox-0": "bbox_y0", "bbox-1": "bbox_x0"}
+    names |= {"bbox-2": "bbox_y1", "bbox-3": "bbox_x1"}
+    round_ = table["eccentricity"] < 1e-6
+    assert len(table) > 50 and round_.any()
+    assert (table["orientation"][round_] == 0).all()
+    for old, values in expected.items():
+        found = table[names.get(old, old)]
+        if old == "orientation":  # an axis has two ends
+            turn = np.abs(found - values)
+            assert np.minimum(turn, math.pi - turn)[~round_].max() < 1e-6
+            continue
+        np.testing.assert_allclose(found, values, rtol=1e-7, atol=1e-6)
+    size = table["centroid_y"] * spacing[0], table["centroid_x"] * spacing[1]
+    np.testing.assert_array_equal(table["position_y"], size[0])
+    np.testing.assert_array_equal(table["position_x"], size[1])
 
 
 def test_pixels_that_are_not_square():
