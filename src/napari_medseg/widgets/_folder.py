@@ -332,7 +332,9 @@ class FolderSession(QObject):
             self._tell("No image is annotated yet. Annotate at least one.")
             return
         window = self._viewer.window
-        _, widget = window.add_plugin_dock_widget(PLUGIN, "Tune", tabify=True)
+        dock, widget = window.add_plugin_dock_widget(PLUGIN, "Tune", tabify=True)
+        dock.show()
+        dock.raise_()
         widget.reset_choices()
         widget.source.choose_folders(folder.images, folder.annotations)
         widget.source.choose_kind(self._kind)

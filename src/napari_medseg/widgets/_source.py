@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_medseg.widgets._annotated import KINDS
 from napari_medseg.widgets._annotation_note import read_note
+from napari_medseg.widgets._combo import narrow
 
 if TYPE_CHECKING:
     from magicgui.widgets import ComboBox
@@ -115,6 +116,8 @@ class Source(QWidget):
         self._kind.setObjectName("kind")
         self._kind.addItems(list(KINDS))
         self._kind.setToolTip("What the numbers in the annotation mean")
+        for control in (self._image.native, self._labels.native, self._kind):
+            narrow(control)
         self._masks.changed.connect(self._on_masks_changed)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
