@@ -677,12 +677,16 @@ def test_many_small_objects_are_tinted(tmp_path: Path) -> None:
     assert found[..., 0].std() > 5  # the image is still to be seen
 
 
-@pytest.mark.parametrize("value", [0, 7, np.nan, np.inf])
-def test_pictures_of_images_that_show_nothing(tmp_path: Path, value: float) -> None:
-    labels = drawn(0)
-    data = np.full(labels.shape, value, np.float32)
+@pytest.mark.parametrize(
+    "values", [[0], [7], [np.nan], [np.inf], [np.inf, -np.inf], [3e38, -3e38, np.nan]]
+)
+def test_pictures_of_images_that_show_nothing(
+    tmp_path: Path, values: list[float]
+) -> None:
+    labels = np.repeat(np.repeat(drawn(0), 20, axis=0), 20, axis=1)
+    data = np.resize(np.array(values, np.float32), labels.shape)
     write(tmp_path, "a", labels, objects(), image=ImageFile(Path("a.npy"), data, "YX"))
-    assert picture(tmp_path, "a").shape == (40, 50, 3)
+    assert picture(tmp_path, "a").shape == (160, 200, 3)
 
 
 def test_large_images_are_not_read_whole_for_a_picture(tmp_path: Path) -> None:

@@ -80,8 +80,7 @@ def measure_objects(
             # others may reach into the window; they are measured in their own
             own = np.where(np.isin(own, [label for label, _ in window.boxes]), own, 0)
         pixels = image.region(index, window.rows, window.columns)
-        with np.errstate(invalid="ignore"):  # an image may hold NaN and infinity
-            table = measure(own, pixels, scale, unit)
+        table = measure(own, pixels, scale, unit)
         _move(table, "y", window.rows.start, scale)
         _move(table, "x", window.columns.start, scale)
         tables.append(table)
@@ -135,8 +134,7 @@ def measure_areas(
         # counted from 1, so that background is measured, too
         numbers = np.asarray(labels[rows, columns], np.int32) + 1
         pixels = image.region(index, rows, columns)
-        with np.errstate(invalid="ignore"):  # an image may hold NaN and infinity
-            table = measure_classes(numbers, pixels, scale, unit)
+        table = measure_classes(numbers, pixels, scale, unit)
         sums = sums or _Sums(table, count)
         sums.add(table)
     if sums is None:
@@ -172,9 +170,11 @@ class _Sums:
         variance = self._of(part, "std", 0.0) ** 2
         new = pixels / np.maximum(self._pixels + pixels, 1)
         old = 1 - new
-        apart = mean - self._mean
-        self._mean += new * apart
-        self._variance = old * self._variance + new * variance + old * new * apart**2
+        with np.errstate(invalid="ignore"):  # an image may hold infinity
+            apart = mean - self._mean
+            self._mean += new * apart
+            self._variance = old * self._variance + new * variance
+            self._variance += old * new * apart**2
         self._min = np.fmin(self._min, self._of(part, "min", np.nan))
         self._max = np.fmax(self._max, self._of(part, "max", np.nan))
         self._pixels += pixels

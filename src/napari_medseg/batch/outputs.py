@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_medseg._types import InputError
@@ -142,7 +142,8 @@ def write_outputs(
         "units": {axis: image.units[axis] for axis in axes if axis in image.units},
     }
     write_labels(out / f"{name}{LABELS}", labels, axes=axes, **described)
-    if settings.probabilities and probabilities is not None:
+    settings = replace(settings, probabilities=probabilities is not None)
+    if probabilities is not None:
         write_probabilities(
             out / f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}",
             probabilities,
