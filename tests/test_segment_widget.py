@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -35,6 +36,10 @@ from napari_medseg.widgets.segment import SegmentWidget
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+class BrokenStoreError(Exception):
+    """What no reader of ours raises."""
 
 
 class Form:
@@ -160,7 +165,7 @@ def test_a_bad_layer_does_not_stop_the_others(viewer: Any, qtbot: Any) -> None:
 
     def read(block: np.ndarray) -> np.ndarray:
         if not disk["there"]:
-            raise OSError("the disk is gone")
+            raise BrokenStoreError("the disk is gone")
         return block
 
     good = viewer.add_image(squares(), name="good")
@@ -174,6 +179,7 @@ def test_a_bad_layer_does_not_stop_the_others(viewer: Any, qtbot: Any) -> None:
     disk["there"] = False
     form.press("segment")
     form.engine.answer()
+    qtbot.waitUntil(lambda: bool(form.engine.jobs))  # it is read in a thread
     task = form.engine.jobs.pop(0)[2]
     task.listener.on_failed(InputError("It has too few channels."))
     form.engine.answer()
@@ -190,6 +196,43 @@ def test_a_bad_layer_does_not_stop_the_others(viewer: Any, qtbot: Any) -> None:
     assert "2 of 4 layers failed" in form.told
     assert "Measured" in form.told
     assert wrong in viewer.layers
+
+
+def slow_layer(viewer: Any) -> threading.Event:
+    """Add an image that cannot be read before the event is set."""
+    going_on = threading.Event()
+
+    def wait(block: np.ndarray) -> np.ndarray:
+        assert going_on.wait(20)
+        return block
+
+    lazy = da.map_blocks(wait, da.from_array(squares()), meta=squares())
+    viewer.add_image(lazy, contrast_limits=(0, 1), visible=False)
+    return going_on
+
+
+def test_nothing_waits_for_an_image_that_is_read(viewer: Any, qtbot: Any) -> None:
+    going_on = slow_layer(viewer)
+    form = docked(viewer)
+    form.press("segment")
+    assert not form.engine.jobs
+    going_on.set()
+    qtbot.waitUntil(lambda: bool(form.engine.jobs))
+    form.engine.answer()
+    np.testing.assert_array_equal(viewer.layers[-1].data, squares())
+
+
+def test_cancel_while_an_image_is_read(viewer: Any, qtbot: Any) -> None:
+    going_on = slow_layer(viewer)
+    form = docked(viewer)
+    form.press("segment")
+    form.press("cancel")
+    assert form.told == "Cancelled."
+    going_on.set()
+    qtbot.wait(100)
+    assert not form.engine.jobs
+    form.press("segment")
+    qtbot.waitUntil(lambda: bool(form.engine.jobs))
 
 
 def test_sliders_of_classes(viewer: Any, qtbot: Any) -> None:

@@ -140,12 +140,42 @@ def image_of(layer: Image, plane: Plane) -> FloatArray:
     ndarray
         ``float32 (C, Y, X)``, a copy.
     """
-    data = np.asarray(plane.of(_full(layer)))
+    return as_image(part_of(layer, plane), layer.name, rgb=bool(layer.rgb))
+
+
+def part_of(layer: Image, plane: Plane) -> Any:
+    """Return part of a layer as it is: a view, or lazy where the layer is."""
+    return plane.of(_full(layer))
+
+
+def as_image(part: Any, name: str, *, rgb: bool) -> FloatArray:
+    """Return what `part_of` gave as the core takes it; any thread may call.
+
+    Parameters
+    ----------
+    part : array
+        ``(Y, X)``, of colours ``(Y, X, 3 or 4)``.
+    name : str
+        The layer.
+    rgb : bool
+        Whether the last axis is colour.
+
+    Returns
+    -------
+    ndarray
+        ``float32 (C, Y, X)``, a copy.
+
+    Raises
+    ------
+    InputError
+        The values are complex.
+    """
+    data = np.asarray(part)
     if np.iscomplexobj(data):
         raise InputError(
-            f"{layer.name} holds complex numbers; show their magnitude as a layer."
+            f"{name} holds complex numbers; show their magnitude as a layer."
         )
-    channels = np.moveaxis(data[..., :3], -1, 0) if layer.rgb else data[None]
+    channels = np.moveaxis(data[..., :3], -1, 0) if rgb else data[None]
     image: FloatArray = np.array(channels, np.float32, order="C")
     return image
 

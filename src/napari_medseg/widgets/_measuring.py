@@ -8,14 +8,22 @@ import numpy as np
 import pandas as pd
 from qtpy.QtCore import QObject, Signal
 
-from napari_medseg._types import MedsegError
 from napari_medseg.engine import Lane
 from napari_medseg.io.axes import unit_name
 from napari_medseg.layer_data.label_stack import CLASSES, PIXEL, meaning
 from napari_medseg.widgets._jobs import Relay
-from napari_medseg.widgets._layers import Plane, image_of, plane_shape, stack_shape
+from napari_medseg.widgets._layers import (
+    as_image,
+    part_of,
+    plane_shape,
+    stack_shape,
+    whole,
+)
+from napari_medseg.widgets._reading import Reading
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from napari.layers import Image, Labels
 
     from napari_medseg.engine import Engine
@@ -42,6 +50,8 @@ class Measurer(QObject):
     def __init__(self, engine: Engine, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._lane = Lane(engine)
+        self._reading = Reading(self)
+        self._generation = 0  # of measurements: older ones are forgotten
         self._labels: Labels | None = None
         self._image: Image | None = None
         self._left: list[tuple[int, ...]] = []
@@ -65,42 +75,64 @@ class Measurer(QObject):
             )
             return
         self._labels, self._image = labels, image
-        self._left = [
-            index
-            for index in np.ndindex(*labels.data.shape[:-2])
-            if np.any(labels.data[index])
-        ]
         self._tables = []
+        self._generation += 1
+        self._lane.cancel()
+        data = labels.data
+        self._read([data], lambda: _full_slices(data), self._begin)
+
+    def _read(
+        self,
+        arrays: Sequence[Any],
+        function: Callable[[], Any],
+        then: Callable[[Any], None],
+    ) -> None:
+        """Read for this measurement; a later one drops the result."""
+        generation = self._generation
+
+        def take(result: Any) -> None:
+            if generation == self._generation:
+                then(result)
+
+        def refuse(error: Exception) -> None:
+            if generation == self._generation and self._labels is not None:
+                self.ended.emit(f"{self._labels.name} cannot be measured: {error}")
+
+        self._reading.read(arrays, function, take, refuse)
+
+    def _begin(self, indices: list[tuple[int, ...]]) -> None:
+        self._left = indices
         self._next()
 
     def _next(self) -> None:
-        labels = self._labels
+        labels, image = self._labels, self._image
         if labels is None:
             return
         if not self._left:
             self._finish(labels)
             return
         index = self._left.pop(0)
-        try:
-            arguments = self._arguments(labels, index)
-        except (MedsegError, OSError, ValueError, IndexError) as error:
-            self.ended.emit(f"{labels.name} cannot be measured: {error}")
+        plane = labels.data[index]
+        if image is None:
+            self._read(
+                [plane],
+                lambda: (np.array(plane, np.int32), None),
+                lambda pair: self._ask(index, *pair),
+            )
             return
-        relay = Relay(self)
-        relay.done.connect(lambda columns: self._on_done(index, columns))
-        relay.failed.connect(lambda error: self.ended.emit(str(error)))
-        relay.ended.connect(relay.deleteLater)
-        self._lane.submit("measure", arguments, relay)
+        part, name, rgb = part_of(image, whole(image, index)), image.name, image.rgb
+        self._read(
+            [plane, part],
+            lambda: (np.array(plane, np.int32), as_image(part, name, rgb=bool(rgb))),
+            lambda pair: self._ask(index, *pair),
+        )
 
-    def _arguments(self, labels: Labels, index: tuple[int, ...]) -> dict[str, Any]:
-        plane = np.array(labels.data[index], np.int32)
-        image = None
-        if self._image is not None:
-            height, width = plane.shape
-            whole = Plane(index, slice(0, height), slice(0, width))
-            image = image_of(self._image, whole)
+    def _ask(self, index: tuple[int, ...], plane: Any, image: Any) -> None:
+        labels = self._labels
+        if labels is None:
+            return
         unit = unit_name(str(labels.units[-1]))
-        return {
+        arguments = {
             "labels": plane,
             "image": image,
             "scale": {
@@ -110,6 +142,11 @@ class Measurer(QObject):
             "unit": None if unit == PIXEL else unit,
             "classes": meaning(labels.metadata) == CLASSES,
         }
+        relay = Relay(self)
+        relay.done.connect(lambda columns: self._on_done(index, columns))
+        relay.failed.connect(lambda error: self.ended.emit(str(error)))
+        relay.ended.connect(relay.deleteLater)
+        self._lane.submit("measure", arguments, relay)
 
     def _on_done(self, index: tuple[int, ...], columns: dict[str, list[Any]]) -> None:
         table = pd.DataFrame(columns)
@@ -132,6 +169,12 @@ class Measurer(QObject):
         one, several = ("class", "classes") if are_classes else ("object", "objects")
         many = f"1 {one}" if count == 1 else f"{count} {several}"
         self.ended.emit(f"Measured {many}; see the layer's features table.")
+
+
+def _full_slices(data: Any) -> list[tuple[int, ...]]:
+    """Return the indices of the slices with labels; any thread may call."""
+    indices = np.ndindex(*data.shape[:-2])
+    return [index for index in indices if np.any(np.asarray(data[index]))]
 
 
 def _names(numbers: pd.Series[int], labels: Labels) -> list[str]:

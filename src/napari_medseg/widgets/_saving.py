@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from napari_medseg.io.exports import FORMATS
 from napari_medseg.layer_data.label_stack import LabelStack, label_stack, to_plain
 from napari_medseg.layer_data.writers import with_ending
 from napari_medseg.widgets._jobs import Relay
+from napari_medseg.widgets._reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,7 @@ class SaveButtons(QWidget):
         super().__init__(parent)
         self._layers = layers
         self._engine = engine
+        self._reading = Reading(self)
         save = QPushButton("Save…")
         save.setObjectName("save")
         save.setToolTip("Save as label image with pixel size and units (TIFF)")
@@ -168,13 +169,17 @@ class SaveButtons(QWidget):
         relay.cancelled.connect(lambda: self.told.emit(f"{path} was not written."))
         relay.ended.connect(relay.deleteLater)
         self.told.emit(f"Writing {path.name}…")
-        engine = self._engine()
-        if isinstance(stack.labels, np.ndarray):
-            copied = replace(stack, labels=stack.labels.copy())
-            _send(engine, copied, path, name, relay)
-        else:  # to read it may take long
-            arguments = engine, stack, path, name, relay
-            Thread(target=_send, args=arguments, daemon=True).start()
+
+        def ask(plain: dict[str, Any]) -> None:
+            asked = {"stack": plain, "path": str(path), "format": name}
+            self._engine().submit("export", asked, relay)
+
+        self._reading.read(
+            [stack.labels],
+            lambda: to_plain(_copied(stack)),
+            ask,
+            lambda error: self.told.emit(f"{layer.name} cannot be saved: {error}"),
+        )
 
     def _on_written(self, paths: list[str]) -> None:
         first = Path(paths[0])
@@ -183,17 +188,10 @@ class SaveButtons(QWidget):
         self.written.emit([Path(path) for path in paths])
 
 
-def _send(
-    engine: Engine, stack: LabelStack, path: Path, name: str, relay: Relay
-) -> None:
-    """Have the engine write a stack."""
-    try:
-        plain: dict[str, Any] = to_plain(stack.read())
-    except MedsegError as error:
-        relay.on_failed(error)
-        return
-    asked = {"stack": plain, "path": str(path), "format": name}
-    engine.submit("export", asked, relay)
+def _copied(stack: LabelStack) -> LabelStack:
+    """Return a stack that nobody paints on; any thread may call."""
+    read = stack.read()
+    return replace(read, labels=np.array(read.labels))
 
 
 def _places(layers: list[Labels], path: Path, name: str) -> list[Path]:

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_medseg._types import MedsegError, Progress
+from napari_medseg._types import Progress
 from napari_medseg.engine import Lane
 from napari_medseg.widgets._jobs import Relay
-from napari_medseg.widgets._layers import Plane, image_of
+from napari_medseg.widgets._layers import Plane, as_image, part_of
+from napari_medseg.widgets._reading import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from napari.layers import Image
 
+    from napari_medseg._types import FloatArray, MedsegError
     from napari_medseg.engine import Engine, Task
 
 
@@ -81,6 +83,7 @@ class _State:
 
     order: Order
     place: int = 0
+    ended: bool = False
     done: list[Part] = field(default_factory=list)
     failed: list[tuple[Image, str]] = field(default_factory=list)
 
@@ -119,6 +122,7 @@ class SegmentRun(QObject):
         super().__init__(parent)
         self._engine = engine
         self._lane = Lane(engine)
+        self._reading = Reading(self)
         self._task: Task | None = None
         self._state: _State | None = None
         self._generation = 0  # of the labels: older ones are not taken
@@ -126,7 +130,7 @@ class SegmentRun(QObject):
     @property
     def running(self) -> bool:
         """Whether an order is under way."""
-        return self._task is not None
+        return self._state is not None and not self._state.ended
 
     @property
     def order(self) -> Order | None:
@@ -146,6 +150,8 @@ class SegmentRun(QObject):
         """End the order; what is labelled stays."""
         if self._task is not None:
             self._task.cancel()
+        elif self.running:
+            self._end("Cancelled.")
 
     def relabel(self, how: Mapping[str, Any]) -> None:
         """Make other labels of the probabilities that are there."""
@@ -154,23 +160,45 @@ class SegmentRun(QObject):
             self._relabel(self._state.order, list(self._state.done), how)
 
     def _next(self, state: _State) -> None:
-        """Begin the next part that can be read; end where there is none."""
-        parts = state.order.parts
-        while state.place < len(parts):
-            part = parts[state.place]
-            try:
-                arguments = _question(state.order, part, state.order.how)
-            except (MedsegError, OSError, ValueError, IndexError) as error:
-                self._leave_out(state, f"{part.layer.name} cannot be read: {error}")
-                continue
-            relay = self._relay()
-            relay.progress.connect(self._on_progress)
-            relay.done.connect(self._on_done)
-            relay.failed.connect(self._on_failed)
-            relay.cancelled.connect(lambda: self._end("Cancelled."))
-            self._task = self._engine.submit("segment", arguments, relay)
+        """Read the next part, and have it segmented; end where there is none."""
+        if state.place == len(state.order.parts):
+            self._end(_summary(state))
             return
-        self._end(_summary(state))
+        part = state.order.parts[state.place]
+
+        def ask(image: FloatArray) -> None:
+            if not state.ended:
+                self._ask(state, part, image)
+
+        def leave_out(error: Exception) -> None:
+            if not state.ended:
+                self._leave_out(state, f"{part.layer.name} cannot be read: {error}")
+
+        self._read(part, ask, leave_out)
+
+    def _read(
+        self,
+        part: Part,
+        then: Callable[[FloatArray], None],
+        otherwise: Callable[[Exception], None],
+    ) -> None:
+        array, name, rgb = (
+            part_of(part.layer, part.plane),
+            part.layer.name,
+            bool(part.layer.rgb),
+        )
+        self._reading.read(
+            [array], lambda: as_image(array, name, rgb=rgb), then, otherwise
+        )
+
+    def _ask(self, state: _State, part: Part, image: FloatArray) -> None:
+        relay = self._relay()
+        relay.progress.connect(self._on_progress)
+        relay.done.connect(self._on_done)
+        relay.failed.connect(self._on_failed)
+        relay.cancelled.connect(lambda: self._end("Cancelled."))
+        arguments = _question(state.order, part, image, state.order.how)
+        self._task = self._engine.submit("segment", arguments, relay)
 
     def _relay(self) -> Relay:
         relay = Relay(self)
@@ -178,11 +206,12 @@ class SegmentRun(QObject):
         return relay
 
     def _leave_out(self, state: _State, reason: str) -> None:
-        """Note that a layer failed, and go to the first part of the next one."""
+        """Note that a layer failed, and go on with the next one."""
         parts, layer = state.order.parts, state.order.parts[state.place].layer
         state.failed.append((layer, reason))
         while state.place < len(parts) and parts[state.place].layer is layer:
             state.place += 1
+        self._next(state)
 
     def _on_progress(self, progress: Progress) -> None:
         if self._state is None:
@@ -197,6 +226,7 @@ class SegmentRun(QObject):
         state = self._state
         if state is None:
             return
+        self._task = None
         part = state.order.parts[state.place]
         state.done.append(part)
         state.place += 1
@@ -206,12 +236,14 @@ class SegmentRun(QObject):
         self._next(state)
 
     def _on_failed(self, error: MedsegError) -> None:
+        self._task = None
         if self._state is not None:
             self._leave_out(self._state, str(error))
-            self._next(self._state)
 
     def _end(self, told: str) -> None:
         self._task = None
+        if self._state is not None:
+            self._state.ended = True
         self.ended.emit(told)
 
     def _relabel(self, order: Order, parts: list[Part], how: Mapping[str, Any]) -> None:
@@ -229,17 +261,15 @@ class SegmentRun(QObject):
 
         def again(error: MedsegError) -> None:
             """Segment anew: the engine keeps as many probabilities as fit."""
-            try:
-                arguments = _question(order, part, how)
-            except (MedsegError, OSError, ValueError, IndexError):
-                self.noted.emit(str(error))
-                return
             self.noted.emit("Segmenting again: its probabilities are not kept.")
+            self._read(part, ask, lambda error: self.noted.emit(str(error)))
+
+        def ask(image: FloatArray) -> None:
             relay = self._relay()
             relay.done.connect(lambda result: take(result["labels"]))
             relay.failed.connect(lambda error: self.noted.emit(str(error)))
             # not in the lane: to cancel it could end the engine by force
-            self._engine.submit("segment", arguments, relay)
+            self._engine.submit("segment", _question(order, part, image, how), relay)
 
         relay = self._relay()
         relay.done.connect(take)
@@ -248,11 +278,13 @@ class SegmentRun(QObject):
         self._lane.submit("relabel", arguments, relay, urgent=True)
 
 
-def _question(order: Order, part: Part, how: Mapping[str, Any]) -> dict[str, Any]:
+def _question(
+    order: Order, part: Part, image: FloatArray, how: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what the engine's job ``segment`` takes."""
     return {
         "key": part.key,
-        "image": image_of(part.layer, part.plane),
+        "image": image,
         "model": order.model,
         "device": order.device,
         **how,
