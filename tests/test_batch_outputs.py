@@ -573,12 +573,14 @@ def test_damaged_parts_are_named(tmp_path: Path, ending: str, damage: bytes) -> 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at labels in parts so small that there are several in a small image."""
+    monkeypatch.setattr(_labels, "_BAND", 9)
     cut = partial(_labels.label_windows, side=16)
     for module in ("io.exports._objects", "batch.measuring", "batch._image_outputs"):
         monkeypatch.setattr(f"napari_medseg.{module}.label_windows", cut)
 
 
-def test_windows_hold_every_object_whole() -> None:
+def test_windows_hold_every_object_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_labels, "_BAND", 9)
     labels = drawn(5, (70, 90))
     labels[40:44, 3:88] = 9  # larger than a window
     labels[60, 60] = 5_000_000

@@ -25,6 +25,9 @@ Box = tuple[slice, slice]
 WINDOW = 2048
 """Side of the parts in which large label images are looked at, in pixels."""
 
+_BAND = 512
+"""Rows of a large label image in which objects are looked for at a time."""
+
 _USUAL_IDS = 4_000_000
 """Ids up to this are used as places in a list."""
 
@@ -207,7 +210,7 @@ def label_windows(labels: AnyLabels, side: int = WINDOW) -> Iterator[Window]:
         yield Window(*everything, part, tuple(_boxes(part)))
         return
     groups: defaultdict[tuple[int, int], list[tuple[int, Box]]] = defaultdict(list)
-    for label, box in _boxes_by_bands(labels, side):
+    for label, box in _boxes_by_bands(labels):
         groups[box[0].start // side, box[1].start // side].append((label, box))
     for _, found in sorted(groups.items()):
         rows, columns = (
@@ -224,12 +227,12 @@ def label_windows(labels: AnyLabels, side: int = WINDOW) -> Iterator[Window]:
         yield Window(rows, columns, np.asarray(labels[rows, columns]), inside)
 
 
-def _boxes_by_bands(labels: AnyLabels, band: int) -> Iterator[tuple[int, Box]]:
+def _boxes_by_bands(labels: AnyLabels) -> Iterator[tuple[int, Box]]:
     """Yield the boxes of an image of which a band of rows is read at a time."""
     height, width = labels.shape
     known: dict[int, Box] = {}
-    for top in range(0, height, band):
-        rows = slice(top, min(top + band, height))
+    for top in range(0, height, _BAND):
+        rows = slice(top, min(top + _BAND, height))
         for label, box in _boxes(np.asarray(labels[rows, slice(0, width)])):
             own = (_moved(box[0], top), box[1])
             known[label] = _around(known.get(label, own), own)

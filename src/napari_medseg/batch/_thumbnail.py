@@ -112,13 +112,12 @@ def outline_colours(
 def _every_nth(labels: AnyLabels, step: int) -> Array:
     """Read every n-th row and column, a band of rows at a time."""
     height, width = labels.shape
-    band = step * max(1, 1024 // step)
-    return np.concatenate(
-        [
-            labels[slice(top, min(top + band, height)), slice(0, width)][::step, ::step]
-            for top in range(0, height, band)
-        ]
-    )
+    band = step * max(1, 512 // step)
+    kept = []
+    for top in range(0, height, band):
+        rows = labels[slice(top, min(top + band, height)), slice(0, width)]
+        kept.append(rows[::step, ::step].copy())  # a view would hold all of them
+    return np.concatenate(kept)
 
 
 def _reduced(image: FloatArray, labels: Array) -> tuple[FloatArray, Array]:
