@@ -330,10 +330,6 @@ def open_entry(entry: Entry) -> Opened:
     if entry.trouble:
         raise InputError(entry.trouble)
     image = read_image(entry.path)
-    if image.data.dtype.kind == "c":
-        raise InputError(
-            f"{entry.path} holds complex numbers; save their magnitude as an image."
-        )
     file = AnnotationFile(entry, image)
     return Opened(entry, image, file, _unsaved(entry, file))
 

@@ -211,6 +211,10 @@ class FolderSession(QObject):
         """Whether something was drawn that is not saved."""
         return self._open is not None and self._open.is_drawn
 
+    def is_open(self, annotation: Labels) -> bool:
+        """Tell whether a layer is the annotation of the image that is open."""
+        return self._open is not None and self._open.annotation is annotation
+
     def annotation_for(self, image: Image) -> Labels | None:
         """Return the annotation layer, if an image layer is of the image that is open.
 

@@ -70,7 +70,8 @@ class BringBack(QPushButton):
     def watch(self, canvas: AnnotationCanvas) -> None:
         """Keep an annotation from now on, and offer what was kept of it before."""
         self._canvas = canvas
-        found = self._folder.kept if self._is_of_folder(canvas) else _kept_of(canvas)
+        of_folder = self._folder.is_open(canvas.annotation)
+        found = self._folder.kept if of_folder else _kept_of(canvas)
         self._offered = found
         self.setVisible(found is not None)
         if found is not None:
@@ -87,15 +88,12 @@ class BringBack(QPushButton):
         """Keep what is drawn, once the user has stopped for a moment."""
         self._timer.start()
 
-    def _is_of_folder(self, canvas: AnnotationCanvas) -> bool:
-        return canvas.annotation is self._folder.annotation
-
     def _keep(self) -> None:
         canvas = self._canvas
         if canvas is None:
             return
         name, layer = _autosave.identity(canvas.image), canvas.annotation
-        if self._is_of_folder(canvas):
+        if self._folder.is_open(layer):
             if not self._folder.is_drawn:
                 return  # it was saved meanwhile
             name = self._folder.identity

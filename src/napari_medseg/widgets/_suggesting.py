@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_medseg.engine import Lane
 from napari_medseg.widgets._jobs import Relay
 from napari_medseg.widgets._layers import Plane, image_of
+from napari_medseg.widgets._preferences import preferences
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -117,7 +118,7 @@ class Suggester(QObject):
             "image": image_of(layer, plane),
             "rgb": bool(layer.rgb),
             "sam": sam,
-            "device": "auto",
+            "device": preferences().device,
         }
         self._looking.submit("look", arguments, relay, urgent=True)
 

@@ -31,6 +31,7 @@ from napari_medseg.widgets._folder import FolderSession
 from napari_medseg.widgets._jobs import engine_of
 from napari_medseg.widgets._keeping import NOTED, BringBack
 from napari_medseg.widgets._layers import slice_in_view
+from napari_medseg.widgets._preferences import choose_sam
 from napari_medseg.widgets._suggesting import Suggester, Suggestion
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class AnnotateWidget(QWidget):
         self._sam.setObjectName("sam")
         for name in (*SAMS, *imported()):
             self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
+        choose_sam(self._sam)
         self._sam.currentIndexChanged.connect(self._on_sam_changed)
         for control in (self._layers.native, self._kind, self._sam):
             narrow(control)
@@ -203,7 +205,7 @@ class AnnotateWidget(QWidget):
     def _bind_keys(self, canvas: AnnotationCanvas) -> None:
         for key, (name, _) in KEYS.items():
             canvas.suggestion.bind_key(key, lambda _, name=name: getattr(self, name)())
-        if canvas.annotation is not self.folder.annotation:
+        if not self.folder.is_open(canvas.annotation):
             return
         for key, name in FOLDER_KEYS.items():
             for layer in (canvas.annotation, canvas.suggestion):
