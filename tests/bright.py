@@ -17,6 +17,7 @@ import tifffile
 
 from napari_medseg._types import (
     FloatArray,
+    InputError,
     JobError,
     LabelClass,
     Prediction,
@@ -51,7 +52,7 @@ class Bright:
 
     @property
     def identity(self) -> str:
-        return f"bright {self.limit}"
+        return f"bright {self.limit:g}"
 
     def predict(self, image: FloatArray) -> Prediction:
         self.seen += 1
@@ -73,10 +74,15 @@ class Deadly(Bright):
 
 
 def open_bright(settings: BatchSettings) -> Bright:
-    """Open ``bright LIMIT PAUSE``."""
-    _, *numbers = settings.model.split()
-    limit, pause = [*map(float, numbers), 100, 0][:2]
-    return Bright(limit, pause=pause)
+    """Open ``bright``, or ``bright LIMIT``, or ``bright LIMIT PAUSE``."""
+    numbers = [float(word) for word in settings.model.split()[1:]]
+    limit = numbers[0] if numbers else 100.0
+    return Bright(limit, pause=numbers[1] if numbers[1:] else 0.0)
+
+
+def open_nothing(settings: BatchSettings) -> Bright:
+    """Refuse to open anything."""
+    raise InputError(f"{settings.model} is not there.")
 
 
 def open_deadly(settings: BatchSettings) -> Bright:
