@@ -79,7 +79,7 @@ def write_report(out: Path, rows: Iterable[LedgerRow], made: Mapping[str, Any]) 
     script = _data("page.js")
     page = Template(_data("page.html")).substitute(
         policy=_text(_policy(script)),
-        title=_text(f"Segmentation of {len(images):,} images in {out.name}"),
+        title=_text(f"Segmentation of {_images(len(images))} in {out.name}"),
         subtitle=_subtitle(made),
         style=_data("page.css"),
         script=script,
@@ -129,6 +129,11 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _text(value: object) -> str:
     """Return text that HTML shows as it is, whatever it holds."""
     return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", readable(str(value))))
+
+
+def _images(count: int) -> str:
+    """Return a number of images in words."""
+    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def _name(name: str) -> str:
@@ -204,7 +209,7 @@ def _failures(failed: Sequence[LedgerRow]) -> Iterator[str]:
     """Give the images that could not be segmented, with the reasons."""
     if not failed:
         return
-    yield f"<section><h2>{len(failed):,} failed</h2>"
+    yield f"<section><h2>{_images(len(failed))} failed</h2>"
     yield "<p>The others are not affected. Run the same command again once these are "
     yield "mended: what is done is kept.</p>"
     yield '<div class="wide"><table><thead><tr><th>Image</th><th>What is wrong</th>'
@@ -267,7 +272,7 @@ def _table(done: Sequence[LedgerRow]) -> Iterator[str]:
         for column in ("quality", "objects", "seconds", "note")
         if any(getattr(row, column) not in (None, "") for row in done)
     ]
-    yield f"<section><h2>All {len(done):,} that are done</h2>"
+    yield "<section><h2>All results</h2>"
     yield '<div class="wide"><table class="sortable"><thead><tr><th>Image</th>'
     for column in columns:
         mark = "" if column == "note" else ' class="number"'
