@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medseg._types import InputError, Job, Progress
+from napari_medseg.engine.aside import aside
 from napari_medseg.engine.server import main
 
 if TYPE_CHECKING:
@@ -69,6 +70,20 @@ def hang(arguments: dict[str, Any], context: Context) -> Job[None]:
     yield Progress(1, 1, "awake")
 
 
+def wait(arguments: dict[str, Any], context: Context) -> Job[str]:
+    """Wait for a file within a single step, beside the other jobs."""
+    return aside(_until(Path(arguments["flag"])), context)
+
+
+def _until(flag: Path) -> Job[str]:
+    yield Progress(0, 1, "waiting", {"now": 1.0})
+    for _ in range(6000):
+        if flag.exists():
+            return "it came"
+        time.sleep(0.01)
+    return "it did not come"
+
+
 def die(arguments: dict[str, Any], context: Context) -> Job[None]:
     """End the process as a crash does."""
     yield Progress(0, 1, "dying", {"now": 1.0})
@@ -79,7 +94,7 @@ def die(arguments: dict[str, Any], context: Context) -> Job[None]:
 
 JOBS = {
     job.__name__: ("engine_process", job.__name__)
-    for job in (count, double, keep, refuse, stumble, hang, die)
+    for job in (count, double, keep, refuse, stumble, hang, wait, die)
 }
 
 if __name__ == "__main__":

@@ -79,7 +79,9 @@ QUICK = (
 
 COMPUTE_SIDE = frozenset(
     f"engine.{name}"
-    for name in "__main__ measuring prompting segmenting server training".split()
+    for name in (
+        "__main__ batching measuring prompting segmenting server training"
+    ).split()
 )
 """What runs in the compute process alone, and so may import torch."""
 

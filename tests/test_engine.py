@@ -200,6 +200,21 @@ def test_an_urgent_job_goes_between_the_steps_of_another(engine: Engine) -> None
     assert slow.wait() == "done"
 
 
+def test_a_job_beside_the_others_holds_none_up(engine: Engine, tmp_path: Path) -> None:
+    """Others answer while it is in the middle of a step that ends only after them."""
+    beside, flag = Recorder(), tmp_path / "flag"
+    task = engine.submit("wait", {"flag": str(flag)}, beside)
+    beside.wait_for_a_step()
+    assert run(engine, "count", steps=200).end == "done"
+    assert beside.end == ""
+    task.pause()
+    flag.touch()
+    run(engine, "count", steps=1)
+    task.resume()
+    assert beside.wait() == "done"
+    assert beside.result == "it came"
+
+
 def test_of_a_lane_only_the_latest_counts(engine: Engine) -> None:
     lane, first, last = Lane(engine), Recorder(), Recorder()
     lane.submit("count", {"steps": 10**6, "seconds": 0.01}, first)

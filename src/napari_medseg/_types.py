@@ -36,6 +36,14 @@ class InputError(MedsegError):
     """A file, folder or argument that the user gave cannot be used."""
 
 
+class RedoError(InputError):
+    """Results of another model or other settings are there; ``redo`` replaces them."""
+
+
+class OverwriteError(InputError):
+    """Files are in the way that no run is known to have written; see ``overwrite``."""
+
+
 class ModelFileError(MedsegError):
     """A ``.medseg`` model file is damaged, unsafe or from a later version."""
 

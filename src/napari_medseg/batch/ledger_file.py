@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
-from napari_medseg._types import InputError
+from napari_medseg._types import InputError, OverwriteError
 from napari_medseg.batch.ledger import (
     COLUMNS,
     DONE,
@@ -182,9 +182,9 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _damaged(path: Path, error: sqlite3.Error) -> InputError:
+def _damaged(path: Path, error: sqlite3.Error) -> OverwriteError:
     """Say that a file is no ledger."""
-    return InputError(
+    return OverwriteError(
         f"{path}, which says what was done in this folder, cannot be read ({error}). "
         "Choose another folder, or ask for everything to be done again (--overwrite)."
     )

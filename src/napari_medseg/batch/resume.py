@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from napari_medseg._types import InputError, Job, Progress
+from napari_medseg._types import (
+    InputError,
+    Job,
+    OverwriteError,
+    Progress,
+    RedoError,
+)
 from napari_medseg.batch.inputs import readable
 from napari_medseg.batch.ledger import DONE
 from napari_medseg.batch.outputs import output_files
@@ -137,7 +143,7 @@ def find_due(
 
     Raises
     ------
-    InputError
+    RedoError, OverwriteError
         The folder holds labels that were made otherwise, or by others, and it was
         not asked to replace them.
     """
@@ -172,12 +178,12 @@ def refuse_foreign(work: Work, folder: Folder) -> None:
 
     Raises
     ------
-    InputError
+    OverwriteError
         One of its files is there.
     """
     for target in folder.files_of(work.name):
         if target.exists():
-            raise InputError(
+            raise OverwriteError(
                 f"{target} is there already, and no run of napari-medseg wrote it. "
                 "Choose another folder, or ask for it to be overwritten (--overwrite)."
             )
@@ -196,7 +202,7 @@ def _refuse_mixture(ledger: Ledger, recipe: Recipe, out: Path) -> None:
         if each.identity != recipe.identity
     }
     made = f"another model ({', '.join(sorted(models))})" if models else ""
-    raise InputError(
+    raise RedoError(
         f"{out} holds labels that were made by {made or 'other settings'}. Choose "
         "another folder, or ask for them to be made again (--redo)."
     )

@@ -25,6 +25,7 @@ JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "relabel": ("napari_medseg.engine.segmenting", "relabel"),
         "measure": ("napari_medseg.engine.measuring", "measure"),
         "export": ("napari_medseg.engine.exporting", "export"),
+        "batch": ("napari_medseg.engine.batching", "batch"),
         "forget": ("napari_medseg.engine.segmenting", "forget"),
     }
 )
@@ -101,7 +102,13 @@ class Context:
         What jobs leave for later ones, as long as the engine lives.
     end_early : bool
         Whether the user wants what there is so far.
+    paused : bool
+        Whether the user wants the job to wait; no step of it is done meanwhile.
+    rest : float
+        Seconds after a step in which the job has nothing to do; set with each step.
     """
 
     shelf: Shelf = field(default_factory=Shelf)
     end_early: bool = False
+    paused: bool = False
+    rest: float = 0.0

@@ -2,7 +2,7 @@
 
 A job is a generator, so that many can be under way in one thread: after each step the
 most urgent one goes on. A click is answered between two steps of a training; a job
-that is paused is simply not continued.
+that is paused is simply not continued, and one that rests is not for a while.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class _Running:
     job: Job[Any]
     context: Context
     urgent: bool
-    paused: bool = False
     told: float = 0.0
+    due: float = 0.0
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Server:
         """Do what messages say; wait for one where no job can go on."""
         while self._open:
             try:
-                message = self._inbox.get(block=self._next() is None)
+                message = self._inbox.get(timeout=self._leisure())
             except Empty:
                 return
             if message is None or message["do"] == "exit":
@@ -121,18 +121,29 @@ class Server:
                 self._tell(entry, "cancelled")
             elif action == "end":
                 entry.context.end_early = True
-                entry.paused = False
+                entry.context.paused = False
             else:
-                entry.paused = action == "pause"
+                entry.context.paused = action == "pause"
+
+    def _leisure(self) -> float | None:
+        """Return the seconds until a job can go on; None where none waits to."""
+        due = [entry.due for entry in self._running if not entry.context.paused]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _next(self) -> _Running | None:
         """Return the job to go on with: an urgent one, or whose turn it is."""
-        ready = [entry for entry in self._running if not entry.paused]
+        now = time.monotonic()
+        ready = [
+            entry
+            for entry in self._running
+            if not entry.context.paused and entry.due <= now
+        ]
         return min(ready, key=lambda entry: not entry.urgent, default=None)
 
     def _advance(self, entry: _Running) -> None:
         """Do one step of a job and say what came of it."""
         self._running.remove(entry)
+        entry.context.rest = 0.0
         try:
             progress = next(entry.job)
         except StopIteration as ended:
@@ -145,6 +156,7 @@ class Server:
         else:
             # behind the others, so that jobs of one urgency take turns
             self._running.append(entry)
+            entry.due = time.monotonic() + entry.context.rest
             self._report(entry, progress)
 
     def _report(self, entry: _Running, progress: Progress) -> None:
