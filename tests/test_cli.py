@@ -117,6 +117,7 @@ def test_help_and_lists_import_no_torch() -> None:
         ["models", "info", "nano"],
         ["models", "info", "nuclei-fluo"],
         ["models", "info", "otsu"],
+        ["models", "info", "everything:vit_b"],
     ]
     program = (
         "import sys\n"
@@ -797,6 +798,36 @@ def test_instances_are_numbered_objects(data: Path, out: Path) -> None:
         assert read_annotation(out / "large" / f"cell {index}.tif").labels.max() == 0
 
 
+@pytest.fixture
+def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SAM be asked at a few points only, which takes less time."""
+    from napari_medseg.models import everything
+    from napari_medseg.models.everything_settings import EverythingConfig
+
+    few = EverythingConfig(points_per_side=5, pred_iou=0.3, stability=0.5)
+    monkeypatch.setattr(everything, "usual_settings", lambda kind: few)
+
+
+@pytest.mark.usefixtures("few_points")
+def test_all_that_sam_finds(data: Path, out: Path) -> None:
+    call = ["segment", data / "images" / "cell 0.tif", "--model", "everything"]
+    result = command(*call, "--instances", "--out", out / "objects")
+    assert result.exit_code == 0, result.output
+    objects = read_annotation(out / "objects" / "cell 0.tif").labels
+    assert objects.max() > 1
+    assert np.array_equal(np.unique(objects), np.arange(objects.max() + 1))
+    result = command(*call, "--out", out / "classes")
+    assert result.exit_code == 0, result.output
+    classes = read_annotation(out / "classes" / "cell 0.tif").labels
+    assert set(np.unique(classes)) == {0, 1}
+    assert (classes[objects > 0] == 1).all()
+    options = ["--instances", "--min-size", 10_000, "--neck", 0.5]
+    result = command(*call, *options, "--out", out / "large")
+    assert "--neck changes nothing" in result.stderr
+    assert "--min-size changes" not in result.stderr
+    assert read_annotation(out / "large" / "cell 0.tif").labels.max() == 0
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -805,6 +836,8 @@ def test_instances_are_numbered_objects(data: Path, out: Path) -> None:
         (("--model", "damaged.medseg"), ("damaged.medseg",)),
         (("--model", "cut.medseg"), ("cut.medseg",)),
         (("--model", "vit_b"), ("models fetch vit_b",)),
+        (("--model", "everything:vit_b"), ("models fetch vit_b",)),
+        (("--model", "everything:vitb"), ("Did you mean 'vit_b'?",)),
         (("--model", "otsu", "--split", "knife"), ("--split", "--instances")),
         (
             ("--model", "otsu", "--instances", "--split", "knife"),
@@ -980,6 +1013,9 @@ def test_models_list(tmp_path: Path) -> None:
     rows = json.loads(command("models", "list", "--json").stdout)
     by_name = {row["name"]: row for row in rows}
     assert {"nano", "vit_b", "vit_l", "vit_h", "otsu", "ptsam"} <= set(by_name)
+    # by the SAMs that are here
+    assert by_name["everything"]["here"] is True
+    assert "everything:vit_b" not in by_name
     assert by_name["nano"]["here"] is True
     assert by_name["vit_b"]["here"] is False
     assert all(row["description"] and row["kind"] for row in rows)
@@ -1071,6 +1107,8 @@ def test_models_info_of_a_file(tuned: Tuned) -> None:
     ("name", "words"),
     [
         ("vitb", ("'vitb'", "Did you mean 'vit_b'?")),
+        ("everythin", ("Did you mean 'everything'?",)),
+        ("everything:vitb", ("Did you mean 'everything",)),
         ("nuclei_fluo", ("'nuclei_fluo'", "Did you mean 'nuclei-fluo'?")),
         ("none.medseg", ("none.medseg does not exist",)),
         ("bad.medseg", ("bad.medseg", "not a model file")),
@@ -1094,7 +1132,7 @@ def test_models_import(out: Path, data: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["name"] == "mine"
     rows = json.loads(command("models", "list", "--json").stdout)
-    assert "mine" in {row["name"] for row in rows}
+    assert {"mine", "everything:mine"} <= {row["name"] for row in rows}
     facts = json.loads(command("models", "info", "mine", "--json").stdout)
     assert Path(facts["file"]).read_bytes() == nano.read_bytes()
     result = command("segment", data / "images", "--model", "mine", "--out", out / "o")
@@ -1109,6 +1147,7 @@ def test_models_import(out: Path, data: Path) -> None:
         (("vit_b", "not the published"), ("bad.pth", "--name", "vit_b")),
         (("'a/b'", "cannot be the name"), ("bad.pth", "--name", "a/b")),
         (("'nuclei-fluo'", "cannot be"), ("bad.pth", "--name", "nuclei-fluo")),
+        (("'everything'", "cannot be"), ("bad.pth", "--name", "everything")),
     ],
 )
 def test_models_import_of_what_is_no_checkpoint(

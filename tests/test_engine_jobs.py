@@ -17,6 +17,8 @@ from napari_medseg.engine.segmenting import forget, relabel, segment
 from napari_medseg.engine.training import check, train
 from napari_medseg.inference import load, open_segmenter
 from napari_medseg.instances import ObjectConfig, labels_of
+from napari_medseg.models import everything
+from napari_medseg.models.everything_settings import EverythingConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +91,25 @@ def test_segmenting_gives_what_the_core_gives() -> None:
     wanted = labels_of(prediction, ObjectConfig(**settings))
     np.testing.assert_array_equal(objects, wanted)
     assert objects.max() == 2
+
+
+def test_all_that_sam_finds_comes_step_by_step(
+    sam: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EverythingConfig(
+        points_per_side=4, pred_iou=0, stability=0, max_share=1, batch=4
+    )
+    monkeypatch.setattr(everything, "usual_settings", lambda kind: settings)
+    context, name = Context(), f"everything:{sam}"
+    job = segment(request(name, objects={"min_size": 0}), context)
+    # loading, segmenting, looking at the image, and each batch of points
+    assert [bool(next(job).message) for _ in range(3 + 4)]
+    result = finish(job)
+    prediction = open_segmenter(name, "cpu").predict(picture()[0])
+    wanted = labels_of(prediction, ObjectConfig(min_size=0))
+    np.testing.assert_array_equal(result["labels"], wanted)
+    union = finish(relabel({"key": "a", "objects": None}, context))
+    np.testing.assert_array_equal(union, prediction.labels)
 
 
 def test_probabilities_that_are_gone() -> None:

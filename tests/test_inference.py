@@ -31,6 +31,7 @@ from napari_medseg.io.model_file import ModelCard, ModelFile, read_card
 from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models import bundled
 from napari_medseg.models.backbone import load_backbone
+from napari_medseg.models.everything import Everything
 from napari_medseg.models.framing import Framing
 from napari_medseg.models.registry import METHODS, SPECIALISTS, MethodEntry
 from napari_medseg.models.sam import PIXEL_MEAN, PIXEL_STD
@@ -385,6 +386,21 @@ def test_an_untuned_sam_is_opened_by_name(checkpoint: Path) -> None:
     assert "untuned" in segmenter.model_file.card.title
     assert segmenter.plan.framing == Framing(tile=512, size=512)
     assert segmenter.predict(picture(40, 30)).probabilities.shape == (2, 40, 30)
+
+
+def test_all_objects_are_asked_of_any_sam(checkpoint: Path) -> None:
+    import_file(checkpoint, "kidney")
+    named = open_segmenter("everything:kidney", "cpu")
+    assert isinstance(named, Everything)
+    assert named.backbone.name == "kidney"
+    given = open_segmenter("everything", "cpu", str(checkpoint))
+    assert given.identity == named.identity
+    with pytest.raises(WeightsError, match="models fetch vit_b"):
+        open_segmenter("everything:vit_b")
+    with pytest.raises(InputError, match="Did you mean 'vit_b'"):
+        open_segmenter("everything:vitb")
+    with pytest.raises(InputError, match=r"names are .*everything"):
+        open_segmenter("anything")
 
 
 def test_a_model_file_is_opened_by_its_path(

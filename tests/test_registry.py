@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +13,12 @@ from napari_medseg._types import InputError, WeightsError
 from napari_medseg.models import bundled
 from napari_medseg.models.registry import (
     CLASSICAL,
+    EVERYTHING,
     METHODS,
     SAMS,
     SPECIALISTS,
+    everything_name,
+    everything_sam,
     lookup,
     lookup_method,
     unknown,
@@ -24,7 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("module", ["registry", "bundled", "weights"])
+@pytest.mark.parametrize(
+    "module", ["registry", "bundled", "weights", "everything_settings"]
+)
 def test_importing_the_table_imports_no_torch_and_no_network(module: str) -> None:
     code = (
         "import sys\n"
@@ -78,7 +84,7 @@ def test_the_shelf_of_specialists() -> None:
 
 
 def test_no_name_stands_for_two_things() -> None:
-    names = [*SAMS, *SPECIALISTS, *CLASSICAL, *METHODS]
+    names = [*SAMS, *SPECIALISTS, EVERYTHING.name, *CLASSICAL, *METHODS]
     assert len(names) == len(set(names))
 
 
@@ -92,6 +98,29 @@ def test_a_bundled_file_is_found_or_its_absence_is_said(
     assert str(path) in str(refused.value)
     path.touch()
     assert bundled.find("cells-phase.medseg") == path
+
+
+@pytest.mark.parametrize(
+    ("sam", "name"),
+    [("nano", "everything"), ("vit_b", "everything:vit_b"), ("k.1", "everything:k.1")],
+)
+def test_all_objects_are_asked_of_any_sam_by_name(sam: str, name: str) -> None:
+    assert everything_name(sam) == name
+    assert everything_sam(name) == sam
+
+
+def test_other_names_ask_for_no_objects() -> None:
+    assert everything_sam("everything:nano") == "nano"
+    for name in (*SAMS, *SPECIALISTS, *CLASSICAL, "everything.medseg", "C:everything"):
+        assert everything_sam(name) is None
+
+
+def test_the_settings_of_all_objects_are_where_the_table_says() -> None:
+    module, name = EVERYTHING.config
+    assert getattr(import_module(module), name)()
+    module, name = EVERYTHING.factory
+    assert callable(getattr(import_module(module), name))
+    assert EVERYTHING.sam in SAMS and EVERYTHING.title and EVERYTHING.description
 
 
 def test_lookup_gives_the_entry() -> None:

@@ -444,6 +444,8 @@ def test_a_tuned_checkpoint_is_imported_under_its_name(
     assert subject.imported() == {"worms": copy}
     assert subject.find("worms") == copy
     assert subject.import_file(tuned) == copy
+    assert subject.here()[-1] == "worms"
+    assert "vit_b" not in subject.here()
     other = tuned.with_name("other.pt")
     other.write_bytes(tuned.read_bytes() + b"\0")
     assert subject.import_file(other, "my-model.v2").name == "my-model.v2.pt"

@@ -226,12 +226,16 @@ class Prediction:
     interior : ndarray or None
         ``float32 (Y, X)``, the probability that a pixel lies inside an object, away
         from its border; None from segmenters that do not tell objects apart.
+    objects : ndarray or None
+        ``int32 (Y, X)``, from segmenters that find objects one by one, each with an id
+        from 1; the probabilities are then 1 on them and 0 elsewhere.
     """
 
     probabilities: FloatArray
     classes: tuple[LabelClass, ...]
     note: str = ""
     interior: FloatArray | None = None
+    objects: LabelArray | None = None
 
     @property
     def labels(self) -> LabelArray:

@@ -35,7 +35,14 @@ from napari_medseg.models.classical import open_classical
 from napari_medseg.models.devices import is_out_of_memory, resolve_device
 from napari_medseg.models.framing import Blender, Box, Framing
 from napari_medseg.models.nano import EMBEDDING_CHANNELS
-from napari_medseg.models.registry import CLASSICAL, METHODS, SAMS, SPECIALISTS
+from napari_medseg.models.registry import (
+    CLASSICAL,
+    EVERYTHING,
+    METHODS,
+    SAMS,
+    SPECIALISTS,
+    everything_sam,
+)
 from napari_medseg.models.weights import imported
 
 if TYPE_CHECKING:
@@ -407,7 +414,7 @@ def load(
 def open_segmenter(
     name: str, device: str = "auto", base: str | None = None
 ) -> AnySegmenter:
-    """Open any segmenter: a tuned model, an untuned SAM, or a classical one.
+    """Open any segmenter: a tuned model, an untuned SAM, all it finds, or a threshold.
 
     Parameters
     ----------
@@ -436,13 +443,20 @@ def open_segmenter(
     specialist = SPECIALISTS.get(name)
     if specialist is not None:
         return load(bundled.find(specialist.file), device, base)
+    sam = everything_sam(name)
+    if sam is not None:
+        module, factory = EVERYTHING.factory
+        everything: AnySegmenter = getattr(import_module(module), factory)(
+            base or sam, device
+        )
+        return everything
     if name in SAMS or name in imported():
         return Segmenter(_untuned(name), device, base)
     if Path(name).suffix.lower() == ".medseg" or Path(name).exists():
         return load(name, device, base)
     raise InputError(
         f"{name!r} is neither a model file nor the name of a segmenter; the names are "
-        f"{', '.join([*CLASSICAL, *SPECIALISTS, *SAMS, *imported()])}."
+        f"{', '.join([*CLASSICAL, EVERYTHING.name, *SPECIALISTS, *SAMS, *imported()])}."
     )
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "ObjectConfig",
     "find_classes",
     "find_objects",
+    "keep_objects",
     "labels_of",
     "measure",
 ]
@@ -78,6 +79,10 @@ class ObjectConfig:
         check(self)
 
 
+OF_FOUND_OBJECTS = ("min_size", "fill_holes")
+"""Settings of objects that matter where the segmenter finds them itself."""
+
+
 @dataclass(frozen=True)
 class ClassConfig:
     """How classes are found in their probabilities; by default the likeliest wins.
@@ -127,9 +132,31 @@ def labels_of(
         ``int32 (Y, X)``.
     """
     if isinstance(config, ObjectConfig):
+        if prediction.objects is not None:
+            return keep_objects(prediction.objects, config)
         foreground = 1.0 - prediction.probabilities[0]
         return find_objects(foreground.astype(np.float32), config, prediction.interior)
     return find_classes(prediction.probabilities, config or ClassConfig())
+
+
+def keep_objects(objects: LabelArray, config: ObjectConfig) -> LabelArray:
+    """Return objects that a segmenter has found itself, as far as settings apply.
+
+    Parameters
+    ----------
+    objects : ndarray
+        ``int32 (Y, X)``, ids from 1.
+    config : ObjectConfig
+        `OF_FOUND_OBJECTS` are used; the others are about finding objects in a
+        probability.
+
+    Returns
+    -------
+    ndarray
+        ``int32 (Y, X)``, 0 for background, ids from 1 without gaps.
+    """
+    whole = _fill_each(objects) if config.fill_holes else objects
+    return drop_small(whole, config.min_size)
 
 
 def find_objects(

@@ -11,10 +11,13 @@ from napari_medseg.cli.console import follow, print_json, print_table, sentences
 from napari_medseg.models import bundled
 from napari_medseg.models.registry import (
     CLASSICAL,
+    EVERYTHING,
     METHODS,
     SAMS,
     SPECIALISTS,
     SpecialistEntry,
+    everything_name,
+    everything_sam,
     lookup,
     unknown,
 )
@@ -30,17 +33,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
     """List the SAMs, tuned models, imported checkpoints, segmenters and methods."""
-    from napari_medseg.models.weights import imported, locate
+    from napari_medseg.models.weights import here, imported, locate
 
     rows: list[dict[str, Any]] = []
     for entry in SAMS.values():
-        here = locate(entry) is not None
-        rows.append(_row(entry.name, "SAM", entry.description, here))
+        found = locate(entry) is not None
+        rows.append(_row(entry.name, "SAM", entry.description, found))
     for tuned in SPECIALISTS.values():
-        here = bundled.place(tuned.file).is_file()
-        rows.append(_row(tuned.name, "segmenter (tuned)", tuned.description, here))
+        found = bundled.place(tuned.file).is_file()
+        rows.append(_row(tuned.name, "segmenter (tuned)", tuned.description, found))
     for name, path in imported().items():
         rows.append(_row(name, "SAM (imported)", str(path), True))
+    for sam in here():
+        rows.append(_row(everything_name(sam), "segmenter", _asking(sam), True))
     for classical in CLASSICAL.values():
         rows.append(_row(classical.name, "segmenter", classical.description, True))
     for method in METHODS.values():
@@ -53,6 +58,11 @@ def list_models(as_json: Json = False) -> None:
         for row in rows
     ]
     print_table(["name", "kind", "here", "what it is for"], table, figures=False)
+
+
+def _asking(sam: str) -> str:
+    """Describe the segmenter that asks this SAM for all objects."""
+    return f"{EVERYTHING.description} By the SAM {sam}."
 
 
 def _row(name: str, kind: str, description: str, here: bool) -> dict[str, Any]:
@@ -89,8 +99,16 @@ def _facts(model: str) -> dict[str, Any]:
     if model in imported():
         note = "An imported checkpoint; ask who made it for its licence."
         return {"name": model, "description": note, "file": str(imported()[model])}
+    asked = everything_sam(model)
+    if asked is not None and asked in (*SAMS, *imported()):
+        return {
+            "name": everything_name(asked),
+            "title": EVERYTHING.title,
+            "description": _asking(asked),
+        }
     if model not in SAMS:
-        names = (*SAMS, *SPECIALISTS, *imported(), *CLASSICAL, *METHODS)
+        everything = EVERYTHING.name
+        names = (*SAMS, *SPECIALISTS, *imported(), everything, *CLASSICAL, *METHODS)
         raise unknown("model", model, names)
     entry = SAMS[model]
     path = locate(entry)

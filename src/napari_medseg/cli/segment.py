@@ -19,6 +19,7 @@ from napari_medseg._types import InputError
 from napari_medseg.cli.console import FAILED, follow, print_json, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001
 from napari_medseg.cli.run import Device  # noqa: TC001
+from napari_medseg.models.registry import everything_sam
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,6 +137,8 @@ def segment(
             "neck": neck,
             "fill_holes": fill_holes,
         }
+        if instances:
+            _note_idle(model, choices)
         settings = BatchSettings(
             model=model,
             device=device,
@@ -168,6 +171,19 @@ def _labels(choices: dict[str, Any], *, instances: bool) -> dict[str, Any]:
             option = name.replace("_", "-")
             raise InputError(f"--{option} is for objects: add --instances.")
     return {"classes": ClassConfig(**given)}
+
+
+def _note_idle(model: str, choices: dict[str, Any]) -> None:
+    """Say which settings change nothing, as the model finds objects itself."""
+    from napari_medseg.instances import OF_FOUND_OBJECTS
+
+    if everything_sam(model) is None:
+        return
+    for name, value in choices.items():
+        if value is not None and name not in OF_FOUND_OBJECTS:
+            option = name.replace("_", "-")
+            told = f"--{option} changes nothing: SAM finds these objects one by one."
+            typer.echo(f"Note: {told}", err=True)
 
 
 @contextmanager

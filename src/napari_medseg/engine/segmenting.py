@@ -10,9 +10,10 @@ from napari_medseg._config import from_dict
 from napari_medseg._types import AnySegmenter, JobError, Prediction, Progress
 from napari_medseg.inference import open_segmenter
 from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
+from napari_medseg.models.everything import Everything
 
 if TYPE_CHECKING:
-    from napari_medseg._types import Job, LabelArray
+    from napari_medseg._types import FloatArray, Job, LabelArray
     from napari_medseg.engine.channel import Message
     from napari_medseg.engine.jobs import Context
 
@@ -48,7 +49,7 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         lambda: open_segmenter(model, device),
     )
     yield Progress(1, 2, "segmenting")
-    prediction = segmenter.predict(arguments["image"])
+    prediction = yield from _predicted(segmenter, arguments["image"])
     size = prediction.probabilities.nbytes
     context.shelf.put("prediction", arguments["key"], prediction, size)
     labels = _labels(prediction, arguments)
@@ -99,6 +100,13 @@ def forget(arguments: Message, context: Context) -> Job[None]:
     yield Progress(0, 1, "forgetting")
     context.shelf.drop("prediction", arguments["key"])
     context.shelf.drop("image", arguments["key"])
+
+
+def _predicted(segmenter: AnySegmenter, image: FloatArray) -> Job[Prediction]:
+    """Predict; step by step where that takes long, so that a click comes between."""
+    if isinstance(segmenter, Everything):
+        return (yield from segmenter.predicting(image))
+    return segmenter.predict(image)
 
 
 def _labels(prediction: Prediction, arguments: Message) -> LabelArray:

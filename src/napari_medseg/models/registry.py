@@ -168,6 +168,35 @@ class ClassicalEntry:
     options: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class EverythingEntry:
+    """The segmenter that asks a SAM for all objects: its name, where its code is.
+
+    Attributes
+    ----------
+    name : str
+        Name in commands, of the one with the usual SAM; others are told by
+        `everything_name`.
+    title : str
+        Name shown to the user.
+    description : str
+        What it is for, in one line.
+    sam : str
+        The usual SAM.
+    config : tuple of str
+        Module and class of its settings; importing it imports no torch.
+    factory : tuple of str
+        Module and function that open it, of a SAM's name and a device.
+    """
+
+    name: str
+    title: str
+    description: str
+    sam: str
+    config: tuple[str, str]
+    factory: tuple[str, str]
+
+
 def _official(name: str, sha256: str, length: int) -> WeightsFile:
     """Return one of Meta's checkpoints, which differ in these three alone."""
     return WeightsFile(
@@ -297,6 +326,17 @@ CLASSICAL: Mapping[str, ClassicalEntry] = MappingProxyType(
 )
 """Every segmenter without training by name."""
 
+EVERYTHING = EverythingEntry(
+    name="everything",
+    title="SAM everything",
+    description="Every object that SAM finds by itself, asked at a grid of points; "
+    "no clicks, no training.",
+    sam="nano",
+    config=("napari_medseg.models.everything_settings", "EverythingConfig"),
+    factory=("napari_medseg.models.everything", "open_everything"),
+)
+"""All objects at once, by any SAM."""
+
 METHODS: Mapping[str, MethodEntry] = MappingProxyType(
     {
         "ptsam": MethodEntry(
@@ -345,6 +385,42 @@ def lookup(name: str) -> SamEntry:
     if entry is None:
         raise unknown("SAM", name, SAMS)
     return entry
+
+
+def everything_name(sam: str) -> str:
+    """Return the name of the segmenter that asks a SAM for all objects.
+
+    Parameters
+    ----------
+    sam : str
+        A name such as ``vit_b``, or that of an imported checkpoint.
+
+    Returns
+    -------
+    str
+        Such as ``everything:vit_b``; ``everything`` for the usual SAM.
+    """
+    return EVERYTHING.name if sam == EVERYTHING.sam else f"{EVERYTHING.name}:{sam}"
+
+
+def everything_sam(name: str) -> str | None:
+    """Return which SAM a name asks for all objects.
+
+    Parameters
+    ----------
+    name : str
+        Name of any segmenter.
+
+    Returns
+    -------
+    str or None
+        The SAM, which need not be there; None where the name is that of another kind
+        of segmenter.
+    """
+    first, colon, sam = name.partition(":")
+    if first != EVERYTHING.name:
+        return None
+    return sam if colon else EVERYTHING.sam
 
 
 def lookup_method(name: str) -> MethodEntry:

@@ -19,7 +19,13 @@ import pooch
 from napari_medseg._types import InputError, WeightsError
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models import bundled
-from napari_medseg.models.registry import SAMS, SPECIALISTS, SamEntry, lookup
+from napari_medseg.models.registry import (
+    EVERYTHING,
+    SAMS,
+    SPECIALISTS,
+    SamEntry,
+    lookup,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,6 +100,18 @@ def imported() -> Mapping[str, Path]:
         return {}
     files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
     return {path.stem: path for path in files if _NAME.fullmatch(path.stem)}
+
+
+def here() -> list[str]:
+    """Return the names of the SAMs whose weights are on this computer.
+
+    Returns
+    -------
+    list of str
+        Those of the package, then imported ones.
+    """
+    official = [entry.name for entry in SAMS.values() if locate(entry) is not None]
+    return [*official, *(name for name in imported() if name not in SAMS)]
 
 
 def remember(digest: str, path: Path) -> None:
@@ -303,7 +321,7 @@ def _import_tuned(path: Path, name: str | None, *, replace: bool) -> Path:
     from napari_medseg.models.checkpoints import read_state
 
     name = path.stem if name is None else name
-    reserved = (*SAMS, *SPECIALISTS)
+    reserved = (*SAMS, *SPECIALISTS, EVERYTHING.name)
     if not _NAME.fullmatch(name) or name in reserved:
         raise InputError(
             f"{name!r} cannot be the name of a checkpoint: use letters, digits, "

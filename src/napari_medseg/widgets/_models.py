@@ -20,8 +20,13 @@ from qtpy.QtWidgets import (
 from napari_medseg._types import MedsegError
 from napari_medseg.io.model_file import read_card
 from napari_medseg.models import bundled
-from napari_medseg.models.registry import CLASSICAL, SPECIALISTS
-from napari_medseg.models.weights import weights_folder
+from napari_medseg.models.registry import (
+    CLASSICAL,
+    EVERYTHING,
+    SPECIALISTS,
+    everything_name,
+)
+from napari_medseg.models.weights import here, weights_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +60,8 @@ def tuned_folder() -> Path:
 
 
 def entries() -> list[ModelEntry]:
-    """Return every segmenter: tuned ones (the latest first), the shelf, classical."""
-    return [*_own(), *_shelf(), *_classical()]
+    """Return every segmenter: tuned (the latest first), the shelf, SAM, classical."""
+    return [*_own(), *_shelf(), *_everything(), *_classical()]
 
 
 def entry_of_file(path: Path) -> ModelEntry:
@@ -85,6 +90,16 @@ def _shelf() -> Iterator[ModelEntry]:
     for item in SPECIALISTS.values():
         about = f"{item.description} {_told(bundled.place(item.file))}"
         yield ModelEntry(item.name, item.title, about)
+
+
+def _everything() -> Iterator[ModelEntry]:
+    """Return one entry for each SAM that is here."""
+    about = (
+        f"{EVERYTHING.description} Choose objects as the result. They come whole: of "
+        "the sliders, only the smallest size changes them."
+    )
+    for sam in here():
+        yield ModelEntry(everything_name(sam), f"{EVERYTHING.title}: {sam}", about)
 
 
 def _classical() -> Iterator[ModelEntry]:
