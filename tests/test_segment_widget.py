@@ -398,6 +398,8 @@ def test_every_segmenter_has_a_line(viewer: Any) -> None:
     titles = [box.itemText(index) for index in range(box.count())]
     assert "Fluorescence nuclei" in titles
     assert "Otsu threshold, bright objects" in titles
+    assert "SAM everything: nano" in titles
+    assert "SAM everything: vit_b" not in titles
     assert all(box.itemData(index, 3) for index in range(box.count()))
 
 
