@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import defaultdict
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -14,15 +16,21 @@ import roifile
 from napari.layers import Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 
-from napari_medseg._types import InputError, finish
+from napari_medseg._types import InputError, default_classes, finish
+from napari_medseg.batch import BatchSettings
+from napari_medseg.batch.outputs import write_outputs
 from napari_medseg.engine.exporting import export
 from napari_medseg.engine.jobs import Context
+from napari_medseg.engine.measuring import measure as measure_job
+from napari_medseg.instances import ObjectConfig
 from napari_medseg.io.exports import FORMATS, write_geojson, write_rois
-from napari_medseg.io.images import read_annotation
+from napari_medseg.io.images import read_annotation, read_image
+from napari_medseg.io.tiff import write_labels
 from napari_medseg.io.zarr_store import read_zarr
-from napari_medseg.layer_data.label_files import measured, write_stack
+from napari_medseg.layer_data.label_files import write_stack
 from napari_medseg.layer_data.label_stack import LabelStack, label_stack, to_plain
 from napari_medseg.layer_data.readers import geojson_reader, roi_reader
+from napari_medseg.layer_data.tables import described, measured, physical_size
 from napari_medseg.layer_data.writers import (
     with_ending,
     write_label_geojson,
@@ -93,9 +101,9 @@ def test_many_axes() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_is_written(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"cells{FORMATS[name][0]}"
-    assert write_stack(stack_of(Labels(objects())), path, name) == [path]
+    assert write_stack(stack_of(Labels(objects())), path, name) == path
     assert path.exists()
-    assert write_stack(stack_of(Labels(objects(), **CLASSES)), path, name) == [path]
+    assert write_stack(stack_of(Labels(objects(), **CLASSES)), path, name) == path
     with pytest.raises(InputError, match="must end in"):
         write_stack(stack_of(Labels(objects())), tmp_path / "cells.xyz", name)
 
@@ -122,24 +130,35 @@ def test_a_stack_is_read_back_with_its_scale(tmp_path: Path) -> None:
     assert raw.scale == found.scale
 
 
-def test_outlines_of_a_stack_are_files_of_slices(tmp_path: Path) -> None:
-    layer = Labels(np.stack([objects(), 0 * objects(), objects() + 10]))
-    layer.data[2][objects() == 0] = 0
-    stack = stack_of(layer)
-    for name, ending in (("geojson", ".geojson"), ("roi", ".zip")):
-        written = write_stack(stack, tmp_path / f"cells{ending}", name)
-        assert [path.name for path in written] == [
-            f"cells_z0{ending}",
-            f"cells_z2{ending}",
-        ]
-        with pytest.raises(InputError, match="exists already"):
-            write_stack(stack, tmp_path / f"cells{ending}", name)
-    features = json.loads((tmp_path / "cells_z2.geojson").read_text())["features"]
-    assert [each["properties"]["name"] for each in features] == ["11", "12", "17"]
-    assert features[0]["properties"]["measurements"]["area_px"] == 24
-    assert len(roifile.roiread(tmp_path / "cells_z0.zip")) == 3
-    with pytest.raises(InputError, match="no objects"):
-        write_stack(stack_of(Labels(np.zeros((2, 4, 5), int))), tmp_path / "x", "roi")
+@pytest.mark.parametrize("ending", [".geojson", ".zip"])
+def test_outlines_of_a_stack_come_back_on_their_slices(
+    ending: str, tmp_path: Path
+) -> None:
+    stack = np.stack([objects(), 0 * objects(), 3 * objects()])
+    path = tmp_path / f"cells{ending}"
+    write_stack(stack_of(Labels(stack)), path, "roi" if ending == ".zip" else "geojson")
+    (shapes,) = opened(roi_reader if ending == ".zip" else geojson_reader, path)
+    assert shapes.ndim == 3
+    assert shapes.nshapes == 6
+    drawn = shapes.to_labels(stack.shape)
+    for index in range(3):
+        np.testing.assert_array_equal(drawn[index] > 0, stack[index] > 0)
+        assert len(np.unique(drawn[index])) == len(np.unique(stack[index]))
+    if ending == ".geojson":
+        areas = list(shapes.features["area_px"])
+        assert areas == [24, 45, 36, 24, 45, 36]
+
+
+def test_times_and_depths(tmp_path: Path) -> None:
+    stack = np.zeros((3, 2, 20, 30), np.int32)
+    stack[2, 1] = objects()
+    for name, ending, reader in (
+        ("geojson", ".geojson", geojson_reader),
+        ("roi", ".zip", roi_reader),
+    ):
+        path = write_stack(stack_of(Labels(stack)), tmp_path / f"a{ending}", name)
+        (shapes,) = opened(reader, path)
+        np.testing.assert_array_equal(shapes.to_labels(stack.shape) > 0, stack > 0)
 
 
 def test_coco_names_images_and_categories(tmp_path: Path) -> None:
@@ -153,10 +172,8 @@ def test_coco_names_images_and_categories(tmp_path: Path) -> None:
     classes = Labels(np.stack([objects() % 3] * 2), **CLASSES, name="cells")
     write_stack(stack_of(classes), tmp_path / "b.json", "coco")
     content = json.loads((tmp_path / "b.json").read_text())
-    assert [image["file_name"] for image in content["images"]] == [
-        "cells_z0",
-        "cells_z1",
-    ]
+    assert [image["file_name"] for image in content["images"]] == ["cells", "cells"]
+    assert [image["slice"] for image in content["images"]] == [0, 1]
     assert [each["name"] for each in content["categories"]] == ["nucleus", "rod"]
     kinds = [each["category_id"] for each in content["annotations"]]
     assert kinds == [1, 2, 1, 2]
@@ -189,18 +206,86 @@ def test_the_table_is_that_of_the_layer_while_it_is_true(tmp_path: Path) -> None
     scaled = Labels(objects(), scale=(0.5, 0.5), units=("um", "um"))
     fresh = measured(stack_of(scaled))
     assert list(fresh["area"]) == [6, 11.25, 9]
-    assert set(fresh["unit"]) == {"µm"}
+    assert set(fresh["unit"]) == {"micrometer"}
 
 
 def test_the_table_of_classes_and_of_stacks() -> None:
     layer = Labels(np.stack([objects() % 3, 0 * objects()]), **CLASSES)
     table = measured(stack_of(layer))
-    assert list(table.columns)[:4] == ["label", "class", "slice", "area_px"]
-    assert list(table["class"]) == ["nucleus", "rod"]
-    assert list(table["slice"]) == ["0", "0"]
+    assert list(table.columns)[:4] == ["slice", "label", "class", "area_px"]
+    assert list(table["class"]) == ["background", "nucleus", "rod"] * 2
+    assert list(table["slice"]) == [0, 0, 0, 1, 1, 1]
+    assert list(table["area_px"]) == [495, 60, 45, 600, 0, 0]
+    about = {"classes": ["background", "nucleus"], "result": "objects"}
+    found = measured(stack_of(Labels(objects(), metadata=about)))
+    assert list(found["class"]) == ["nucleus"] * 3
     empty = measured(stack_of(Labels(0 * objects())))
     assert len(empty) == 0
     assert "area_px" in empty
+
+
+@pytest.mark.parametrize("result", ["objects", "classes"])
+def test_a_form_writes_what_the_command_writes(result: str, tmp_path: Path) -> None:
+    """The same names, classes, measurements and places."""
+    labels = np.stack([objects(), objects()[::-1]])
+    labels = labels if result == "objects" else (labels > 0).astype(np.int32)
+    pixels = np.random.default_rng(0).integers(0, 200, labels.shape, np.uint8)
+    path = tmp_path / "cells.tif"
+    sizes = {"Z": 2.0, "Y": 0.5, "X": 0.25}
+    units = dict.fromkeys("ZYX", "µm")
+    write_labels(path, pixels, axes="ZYX", scale=sizes, units=units)
+    settings = BatchSettings(
+        objects=ObjectConfig() if result == "objects" else None,
+        formats=("geojson", "roi", "coco", "csv"),
+    )
+    classes = default_classes(2)
+    write_outputs(
+        read_image(path),
+        labels,
+        None,
+        classes,
+        tmp_path,
+        PurePosixPath("out"),
+        settings,
+    )
+    layer = Labels(
+        labels,
+        name="cells",
+        scale=tuple(sizes.values()),
+        units=("um",) * 3,
+        metadata={
+            "classes": [each.name for each in classes],
+            "result": result,
+            "source": "cells.tif",
+        },
+        colormap=DirectLabelColormap(
+            color_dict=defaultdict(lambda: "#e69f00", {None: "#e69f00"})
+        ),
+    )
+    stack = stack_of(layer)
+    assert stack.classes[1].colour == classes[1].colour
+    tables = []
+    for index in range(2):
+        asked = {"labels": labels[index], "image": pixels[index][None]}
+        scale, unit = physical_size(stack)
+        asked |= {"scale": scale, "unit": unit}
+        asked["classes"] = 2 if result == "classes" else None
+        columns = finish(measure_job(asked, Context()))
+        tables.append(described(pd.DataFrame(columns), stack, {"Z": index}))
+    layer.features = pd.concat(tables).rename(columns={"label": "index"})
+    stack = stack_of(layer)
+    write_stack(stack, tmp_path / "here.geojson", "geojson")
+    there = json.loads((tmp_path / "out.geojson").read_text())
+    assert json.loads((tmp_path / "here.geojson").read_text()) == there
+    write_stack(stack, tmp_path / "here.zip", "roi")
+    mine = roifile.roiread(tmp_path / "here.zip")
+    assert mine == roifile.roiread(tmp_path / "out_rois.zip")
+    (rows,) = [each for each in tmp_path.rglob("*.csv") if "objects" in each.name] or [
+        each for each in tmp_path.rglob("*.csv") if "classes" in each.name
+    ]
+    theirs = pd.read_csv(rows).drop(columns="image")
+    write_stack(stack, tmp_path / "here.csv", "csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "here.csv"), theirs)
 
 
 def test_the_engine_writes_the_same(tmp_path: Path) -> None:
@@ -215,7 +300,7 @@ def test_the_engine_writes_the_same(tmp_path: Path) -> None:
         write_stack(stack, here, name)
         asked = {"stack": to_plain(stack), "path": str(there), "format": name}
         json.dumps({**asked["stack"], "labels": None})
-        assert finish(export(asked, Context())) == [str(there)]
+        assert finish(export(asked, Context())) == str(there)
         if name == "tif":
             assert read_annotation(here).scale == read_annotation(there).scale
         elif name != "roi":

@@ -80,7 +80,7 @@ def test_the_table_is_that_of_the_core(viewer: Any) -> None:
     form.press("measure")
     form.engine.answer()
     wanted = measure_objects(
-        objects(), image[None], {"y": 0.5, "x": 0.25}, "µm"
+        objects(), image[None], {"y": 0.5, "x": 0.25}, "micrometer"
     ).rename(columns={"label": "index"})
     found = pd.DataFrame(layer.features)
     pd.testing.assert_frame_equal(found, wanted, check_dtype=False)
@@ -96,7 +96,7 @@ def test_a_stack_is_measured_slice_by_slice(viewer: Any) -> None:
     form.engine.answer()
     form.engine.answer()
     assert not form.engine.jobs
-    assert list(layer.features["slice"]) == ["0", "0", "2", "2"]
+    assert list(layer.features["slice"]) == [0, 0, 2, 2]
     assert "mean_intensity_0" not in layer.features
 
 
@@ -140,6 +140,31 @@ def test_labels_can_be_saved_and_exported(
     form.engine.answer()
     assert len(roifile.roiread(tmp_path / "cells.zip")) == 2
     assert "Saved cells.zip" in form.told
+
+
+def test_pixels_without_a_unit_are_counted(viewer: Any) -> None:
+    layer = viewer.add_labels(objects(), scale=(0.5, 0.25))
+    form = Form(viewer)
+    form.widget.choose(layer, None)
+    form.press("measure")
+    form.engine.answer()
+    assert list(layer.features["area"]) == [24, 40]
+    assert set(layer.features["unit"]) == {"px"}
+
+
+def test_five_axes(viewer: Any) -> None:
+    image = viewer.add_image(np.ones((1, 1, 2, 20, 30), np.float32))
+    layer = viewer.add_labels(np.stack([objects(), 0 * objects()])[None, None])
+    form = Form(viewer)
+    form.widget.choose(layer, image)
+    form.press("measure")
+    form.engine.answer()
+    assert list(layer.features["frame"]) == [0, 0]
+    assert list(layer.features["mean_intensity_0"]) == [1, 1]
+    many = viewer.add_labels(np.stack([objects()] * 8).reshape(2, 2, 2, 20, 30))
+    form.widget.choose(many, None)
+    form.press("measure")
+    assert "5 axes" in form.told
 
 
 def test_napari_shows_the_table(viewer: Any) -> None:

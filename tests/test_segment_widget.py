@@ -454,6 +454,7 @@ def test_objects_are_numbered_through_and_measured(viewer: Any, qtbot: Any) -> N
     assert list(labels.features["index"]) == [1, 2, 3]
     assert list(labels.features["area_px"]) == [12, 12, 12]
     assert list(labels.features["mean_intensity_0"]) == [1, 1, 1]
+    assert set(labels.features["class"]) == {"object"}
 
 
 def test_classes_are_measured_under_their_names(viewer: Any, qtbot: Any) -> None:
@@ -465,8 +466,9 @@ def test_classes_are_measured_under_their_names(viewer: Any, qtbot: Any) -> None
     assert list(labels.features["class"]) == ["background", "object"]
     qtbot.waitUntil(lambda: bool(form.engine.jobs), timeout=20_000)
     form.measure()
-    (row,) = labels.features.to_dict("records")
-    assert (row["index"], row["class"], row["unit"]) == (1, "object", "µm")
+    back, row = labels.features.to_dict("records")
+    assert (back["index"], back["class"], back["area_px"]) == (0, "background", 60)
+    assert (row["index"], row["class"], row["unit"]) == (1, "object", "micrometer")
     assert row["area"] == 3
     assert row["share"] == pytest.approx(12 / 72)
     assert form.told == "Measured 1 class; see the layer's features table."

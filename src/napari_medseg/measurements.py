@@ -114,6 +114,46 @@ def measure_classes(
     return pd.DataFrame(columns | _intensities(channels, ranks, len(ids)))
 
 
+def measure_all_classes(
+    labels: Array,
+    count: int,
+    image: Array | None = None,
+    scale: Mapping[str, float] | None = None,
+    unit: str | None = None,
+) -> pd.DataFrame:
+    """Measure how much of an image each class takes, background and absent ones too.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        ``(Y, X)``, class of each pixel.
+    count : int
+        Number of classes, background included; a higher label adds to them.
+    image, scale, unit
+        As for `measure`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `measure_classes`, with a row for each class from 0.
+
+    Raises
+    ------
+    InputError
+        As `measure`.
+    """
+    # counted from 1, so that background is measured, too
+    numbers = check_2d(labels, "The image of classes").astype(np.int64) + 1
+    table = measure_classes(numbers, image, scale, unit)
+    table["label"] -= 1
+    count = max(count, int(numbers.max(initial=0)))
+    whole = table.set_index("label").reindex(range(count)).reset_index()
+    sizes = ["area_px", "area", "share"]
+    whole[sizes] = whole[sizes].fillna(0).astype(table[sizes].dtypes)
+    whole["unit"] = whole["unit"].fillna(unit or "px")
+    return whole
+
+
 def _intensities(channels: Array, ranks: LabelArray, count: int) -> dict[str, Array]:
     """Return the columns that sum up the intensities, channel by channel."""
     places = np.flatnonzero(ranks)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_medseg.engine.jobs import Context
 
 
-def export(arguments: Message, context: Context) -> Job[list[str]]:
+def export(arguments: Message, context: Context) -> Job[str]:
     """Write labels in one of the formats for other programs.
 
     Parameters
@@ -32,10 +32,9 @@ def export(arguments: Message, context: Context) -> Job[list[str]]:
 
     Returns
     -------
-    list of str
-        The files that were written.
+    str
+        The file that was written.
     """
     yield Progress(0, 1, f"writing {arguments['path']}")
     stack = from_plain(arguments["stack"])
-    written = write_stack(stack, arguments["path"], arguments["format"])
-    return [str(path) for path in written]
+    return str(write_stack(stack, arguments["path"], arguments["format"]))

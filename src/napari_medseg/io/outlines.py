@@ -47,6 +47,9 @@ class Outline:
         ``#rrggbb`` of its class; may be empty.
     measurements : mapping of str to float
         What was measured.
+    place : mapping of str to int
+        The slice of a stack that it is on, from 0, such as ``{"T": 0, "Z": 3}``; empty
+        where nothing is said.
     """
 
     form: str
@@ -55,6 +58,7 @@ class Outline:
     kind: str = ""
     colour: str = ""
     measurements: Mapping[str, float] = field(default_factory=dict)
+    place: Mapping[str, int] = field(default_factory=dict)
 
 
 # --------------------------------------------------------------------------- GeoJSON
@@ -123,8 +127,11 @@ def _drawn(feature: Mapping[str, Any]) -> Iterator[Outline]:
         "colour": _colour(kind),
         "measurements": _measurements(about.get("measurements") or {}),
     }
-    for form, parts in _geometries(feature["geometry"]):
-        yield Outline(form, tuple(parts), **described)
+    shape = feature["geometry"]
+    plane = (shape or {}).get("plane") or {}
+    place = {axis: int(plane.get(axis.lower(), 0)) for axis in "TZ"} if plane else {}
+    for form, parts in _geometries(shape):
+        yield Outline(form, tuple(parts), **described, place=place)
 
 
 def _geometries(shape: Mapping[str, Any] | None) -> Iterator[tuple[str, list[Any]]]:
@@ -261,7 +268,20 @@ def _outlines(roi: ImagejRoi) -> Iterator[Outline]:
     ):
         form = LINE
     colour = roi.hexcolor(roi.stroke_color, "") or ""
-    yield Outline(form, tuple(parts), name=roi.name, colour=colour)
+    yield Outline(
+        form, tuple(parts), name=roi.name, colour=colour, place=_roi_place(roi)
+    )
+
+
+def _roi_place(roi: ImagejRoi) -> dict[str, int]:
+    """Return the slice of a ROI; ImageJ counts from 1, and 0 is all slices."""
+    if roi.z_position > 0 or roi.t_position > 0:
+        return {
+            "T": max(0, roi.t_position - 1),
+            "Z": max(0, roi.z_position - 1),
+        }
+    # a single number, of a stack with one axis
+    return {"Z": roi.position - 1} if roi.position > 0 else {}
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:

@@ -72,25 +72,27 @@ def outline_layers(path: Path, outlines: Sequence[Outline]) -> list[LayerData]:
     Returns
     -------
     list of tuple
-        One or two layers. An area is one polygon whatever its holes and pieces are;
-        names, classes and measurements are in the table of features.
+        One or two layers, with axes for time and depth where outlines are on several
+        slices. An area is one polygon whatever its holes and pieces are; names,
+        classes and measurements are in the table of features.
 
     Raises
     ------
     InputError
         Nothing is drawn.
     """
+    axes = [axis for axis in "TZ" if any(each.place.get(axis) for each in outlines)]
     drawn = [
-        (form, vertices, outline)
+        (form, _placed(vertices, outline, axes), outline)
         for outline in outlines
         for form, vertices in _shapes(outline)
     ]
     spots = [
-        (place, outline)
+        (spot, outline)
         for outline in outlines
         if outline.form == POINTS
         for places in outline.parts
-        for place in _to_napari(places)
+        for spot in _placed(_to_napari(places), outline, axes)
     ]
     if not drawn and not spots:
         raise InputError(f"{path} holds no outlines. Check what was exported.")
@@ -102,7 +104,7 @@ def outline_layers(path: Path, outlines: Sequence[Outline]) -> list[LayerData]:
             "shape_type": [form for form, *_ in drawn],
             "edge_color": [outline.colour or COLOUR for *_, outline in drawn],
             "face_color": "transparent",
-            "edge_width": max(1.0, WIDTH * float(np.concatenate(shapes).max())),
+            "edge_width": max(1.0, WIDTH * float(np.concatenate(shapes)[:, -2:].max())),
         }
         layers.append((shapes, options, "shapes"))
     if spots:
@@ -129,6 +131,15 @@ def _shapes(outline: Outline) -> list[tuple[str, DoubleArray]]:
 def _to_napari(vertices: DoubleArray) -> DoubleArray:
     """Return (row, column), with the middle of the first pixel at 0."""
     return vertices[:, ::-1] - PIXEL_CENTRE
+
+
+def _placed(
+    vertices: DoubleArray, outline: Outline, axes: Sequence[str]
+) -> DoubleArray:
+    """Put the slice of an outline before its places."""
+    index = [float(outline.place.get(axis, 0)) for axis in axes]
+    front = np.tile(np.array(index, np.float64), (len(vertices), 1))
+    return np.hstack([front.reshape(len(vertices), len(axes)), vertices])
 
 
 def _described(name: str, outlines: Sequence[Outline]) -> dict[str, Any]:

@@ -54,8 +54,7 @@ def _write(path: str, data: Any, meta: Mapping[str, Any], name: str) -> list[str
         raise InputError(
             f"{place} exists. Give the whole name to replace it, or choose another."
         )
-    written = write_stack(label_stack(data, meta), place, name)
-    return [str(each) for each in written]
+    return [str(write_stack(label_stack(data, meta), place, name))]
 
 
 def with_ending(path: Path, name: str) -> Path:

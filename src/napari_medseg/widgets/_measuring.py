@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from qtpy.QtCore import QObject, Signal
 
+from napari_medseg._types import MedsegError
 from napari_medseg.engine import Lane
-from napari_medseg.io.axes import unit_name
-from napari_medseg.layer_data.label_stack import CLASSES, PIXEL, meaning
+from napari_medseg.layer_data.label_stack import CLASSES, LabelStack, label_stack
+from napari_medseg.layer_data.tables import described, physical_size, put_together
 from napari_medseg.widgets._jobs import Relay
 from napari_medseg.widgets._layers import (
     as_image,
@@ -54,6 +55,7 @@ class Measurer(QObject):
         self._generation = 0  # of measurements: older ones are forgotten
         self._labels: Labels | None = None
         self._image: Image | None = None
+        self._stack: LabelStack | None = None  # the labels as plain data
         self._left: list[tuple[int, ...]] = []
         self._tables: list[pd.DataFrame] = []
 
@@ -74,11 +76,16 @@ class Measurer(QObject):
                 "cannot be measured; choose the image that was segmented, or none."
             )
             return
-        self._labels, self._image = labels, image
+        try:
+            stack = label_stack(*labels.as_layer_data_tuple()[:2])
+        except MedsegError as error:
+            self.ended.emit(str(error))
+            return
+        self._labels, self._image, self._stack = labels, image, stack
         self._tables = []
         self._generation += 1
         self._lane.cancel()
-        data = labels.data
+        data = stack.labels
         self._read([data], lambda: _full_slices(data), self._begin)
 
     def _read(
@@ -105,14 +112,14 @@ class Measurer(QObject):
         self._next()
 
     def _next(self) -> None:
-        labels, image = self._labels, self._image
-        if labels is None:
+        stack, image = self._stack, self._image
+        if stack is None:
             return
         if not self._left:
-            self._finish(labels)
+            self._finish(stack)
             return
         index = self._left.pop(0)
-        plane = labels.data[index]
+        plane = stack.labels[index]
         if image is None:
             self._read(
                 [plane],
@@ -120,52 +127,52 @@ class Measurer(QObject):
                 lambda pair: self._ask(index, *pair),
             )
             return
-        part, name, rgb = part_of(image, whole(image, index)), image.name, image.rgb
+        # axes of length 1 in front are left out of the labels
+        depth = len(stack_shape(image)) - len(index)
+        part = part_of(image, whole(image, (0,) * depth + index))
+        name, rgb = image.name, bool(image.rgb)
         self._read(
             [plane, part],
-            lambda: (np.array(plane, np.int32), as_image(part, name, rgb=bool(rgb))),
+            lambda: (np.array(plane, np.int32), as_image(part, name, rgb=rgb)),
             lambda pair: self._ask(index, *pair),
         )
 
     def _ask(self, index: tuple[int, ...], plane: Any, image: Any) -> None:
-        labels = self._labels
-        if labels is None:
+        stack = self._stack
+        if stack is None:
             return
-        unit = unit_name(str(labels.units[-1]))
-        arguments = {
-            "labels": plane,
-            "image": image,
-            "scale": {
-                "y": abs(float(labels.scale[-2])),
-                "x": abs(float(labels.scale[-1])),
-            },
-            "unit": None if unit == PIXEL else unit,
-            "classes": meaning(labels.metadata) == CLASSES,
-        }
+        scale, unit = physical_size(stack)
         relay = Relay(self)
         relay.done.connect(lambda columns: self._on_done(index, columns))
         relay.failed.connect(lambda error: self.ended.emit(str(error)))
         relay.ended.connect(relay.deleteLater)
+        arguments = {
+            "labels": plane,
+            "image": image,
+            "scale": scale,
+            "unit": unit,
+            "classes": len(stack.classes) if stack.meaning == CLASSES else None,
+        }
         self._lane.submit("measure", arguments, relay)
 
     def _on_done(self, index: tuple[int, ...], columns: dict[str, list[Any]]) -> None:
-        table = pd.DataFrame(columns)
-        if index:
-            table.insert(0, "slice", " ".join(map(str, index)))
-        self._tables.append(table)
+        if self._stack is not None:
+            place = dict(zip(self._stack.axes, index, strict=False))
+            self._tables.append(described(pd.DataFrame(columns), self._stack, place))
         self._next()
 
-    def _finish(self, labels: Labels) -> None:
-        found = [table for table in self._tables if len(table)]
-        table = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-        are_classes = meaning(labels.metadata) == CLASSES
+    def _finish(self, stack: LabelStack) -> None:
+        """Show the table, and say of how many objects or classes it is."""
+        table = put_together(self._tables or [pd.DataFrame()])
+        count = 0
         if len(table):
             # by this column napari finds the row of the label under the mouse
             table.insert(0, "index", table.pop("label"))
-            if are_classes:
-                table.insert(1, "class", _names(table["index"], labels))
-        labels.features = table
-        count = table["index"].nunique() if len(table) else 0
+            there = table[(table["index"] > 0) & (table["area_px"] > 0)]
+            count = there["index"].nunique()
+        are_classes = stack.meaning == CLASSES
+        if self._labels is not None and (len(table) or not are_classes):
+            self._labels.features = table
         one, several = ("class", "classes") if are_classes else ("object", "objects")
         many = f"1 {one}" if count == 1 else f"{count} {several}"
         self.ended.emit(f"Measured {many}; see the layer's features table.")
@@ -175,12 +182,3 @@ def _full_slices(data: Any) -> list[tuple[int, ...]]:
     """Return the indices of the slices with labels; any thread may call."""
     indices = np.ndindex(*data.shape[:-2])
     return [index for index in indices if np.any(np.asarray(data[index]))]
-
-
-def _names(numbers: pd.Series[int], labels: Labels) -> list[str]:
-    """Return the names of classes by their numbers."""
-    known = [str(name) for name in labels.metadata.get("classes") or ()]
-    return [
-        known[number] if 0 < number < len(known) else f"class {number}"
-        for number in numbers
-    ]

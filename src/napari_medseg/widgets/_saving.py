@@ -55,7 +55,7 @@ class SaveButtons(QWidget):
     told : Signal
         With a sentence: what was written where, or what went wrong.
     written : Signal
-        With the list of paths of a layer that was written.
+        With the path of a file that was written.
     """
 
     told = Signal(str)
@@ -181,11 +181,10 @@ class SaveButtons(QWidget):
             lambda error: self.told.emit(f"{layer.name} cannot be saved: {error}"),
         )
 
-    def _on_written(self, paths: list[str]) -> None:
-        first = Path(paths[0])
-        others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        self.told.emit(f"Saved {first.name}{others} in {first.parent}.")
-        self.written.emit([Path(path) for path in paths])
+    def _on_written(self, path: str) -> None:
+        written = Path(path)
+        self.told.emit(f"Saved {written.name} in {written.parent}.")
+        self.written.emit(written)
 
 
 def _copied(stack: LabelStack) -> LabelStack:

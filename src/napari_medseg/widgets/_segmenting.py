@@ -40,7 +40,8 @@ class Part:
     @property
     def key(self) -> str:
         """The name that the engine keeps the probabilities by."""
-        return f"{id(self.layer)} {self.plane}"
+        # not id(): that of a layer that is gone may come again
+        return f"{self.layer.unique_id} {self.plane}"
 
 
 @dataclass(frozen=True, slots=True)

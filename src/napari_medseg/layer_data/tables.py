@@ -1,0 +1,170 @@
+"""Tables of measurements of a labels layer, with the columns that folders have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_medseg.io.axes import unit_word
+from napari_medseg.layer_data.label_stack import CLASSES, PIXEL, LabelStack
+from napari_medseg.measurements import measure, measure_all_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from napari_medseg._labels import Array
+
+_PLACES = {"T": "frame", "Z": "slice"}
+"""Columns that say where in a stack something is, counted from 0."""
+
+_LENGTHS = (
+    "position_y",
+    "position_x",
+    "axis_major_length",
+    "axis_minor_length",
+    "perimeter",
+)
+"""Columns in the unit that another column names."""
+
+
+def physical_size(stack: LabelStack) -> tuple[dict[str, float], str | None]:
+    """Return the size of a pixel in physical units, where both are known.
+
+    Parameters
+    ----------
+    stack : LabelStack
+        The labels.
+
+    Returns
+    -------
+    scale : dict
+        Size along ``y`` and ``x``; empty where it is not known.
+    unit : str or None
+        Its unit, such as ``micrometer``.
+    """
+    units = {stack.units.get(axis, PIXEL) for axis in "YX"}
+    unit = units.pop()
+    if units or unit == PIXEL:
+        return {}, None
+    return {axis.lower(): stack.scale[axis] for axis in "YX"}, unit_word(unit)
+
+
+def place_columns(index: Mapping[str, int]) -> dict[str, int]:
+    """Return the columns that say where in a stack a slice lies.
+
+    Parameters
+    ----------
+    index : mapping of str to int
+        Such as ``{"T": 0, "Z": 3}``.
+
+    Returns
+    -------
+    dict
+        Such as ``{"frame": 0, "slice": 3}``.
+    """
+    return {_PLACES[letter]: place for letter, place in index.items()}
+
+
+def described(
+    table: pd.DataFrame, stack: LabelStack, index: Mapping[str, int]
+) -> pd.DataFrame:
+    """Add to the measurements of a slice where it lies, and the names of classes.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `measure` or `measure_all_classes`.
+    stack : LabelStack
+        The labels.
+    index : mapping of str to int
+        The slice.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Place, label, class where it is known, then what was measured.
+    """
+    table = table.copy()
+    if stack.meaning == CLASSES:
+        names = [class_name(stack, label) for label in table["label"]]
+        table.insert(1, "class", names)
+    elif stack.foreground is not None:
+        table.insert(1, "class", stack.foreground.name)
+    for place, (column, value) in enumerate(place_columns(index).items()):
+        table.insert(place, column, value)
+    return table
+
+
+def class_name(stack: LabelStack, label: int) -> str:
+    """Return the name of a class by its number."""
+    known = 0 <= label < len(stack.classes)
+    return stack.classes[label].name if known else f"class {label}"
+
+
+def measured(stack: LabelStack) -> pd.DataFrame:
+    """Return the measurements of labels: the layer's own, or new ones.
+
+    Parameters
+    ----------
+    stack : LabelStack
+        The labels. Their own table is taken where it has the areas of these very
+        labels; after more was painted it has not.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a label, of a stack one a label and slice; as of `described`.
+    """
+    if stack.table is not None and _is_of(stack.table, stack.labels):
+        return stack.table.rename(columns={"index": "label"})
+    scale, unit = physical_size(stack)
+    tables = []
+    for index, labels in stack.slices():
+        if stack.meaning == CLASSES:
+            table = measure_all_classes(labels, len(stack.classes), None, scale, unit)
+        else:
+            table = measure(labels, None, scale, unit)
+        tables.append(described(table, stack, index))
+    return put_together(tables)
+
+
+def put_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the tables of slices as one; of one without rows only the columns."""
+    import pandas as pd
+
+    full = [table for table in tables if len(table)]
+    return pd.concat(full, ignore_index=True) if full else tables[0]
+
+
+def in_units(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns have their unit in their names.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        May have a column ``unit``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Such as ``area [micrometer^2]``; for programs that take numbers alone.
+    """
+    unit = str(table["unit"].iloc[0]) if "unit" in table and len(table) else "px"
+    return table.rename(columns={"area": f"area [{unit}^2]"}).rename(
+        columns={column: f"{column} [{unit}]" for column in _LENGTHS}
+    )
+
+
+def _is_of(table: pd.DataFrame, labels: Array) -> bool:
+    """Tell whether a table has the areas of labels, but for background."""
+    if not {"index", "area_px"} <= set(table.columns):
+        return False
+    ids, counts = np.unique(labels[labels > 0], return_counts=True)
+    there = table[(table["index"] > 0) & (table["area_px"] > 0)]
+    areas = there.groupby("index")["area_px"].sum()
+    return len(areas) == len(ids) and bool(
+        (areas.index == ids).all() and (areas == counts).all()
+    )
