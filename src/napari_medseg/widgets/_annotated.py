@@ -17,12 +17,31 @@ from napari_medseg.widgets._layers import (
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the numbers of an annotation can mean.
+
+    Attributes
+    ----------
+    title, about : str
+        In two words, and in a sentence.
+    """
+
+    title: str
+    about: str
+
+
 KINDS = {
-    "every pixel counts (0 is background)": "dense",
-    "scribbles (0 not painted, 1 background)": "sparse",
-    "each object has a number of its own": "instances",
+    "dense": Kind(
+        "every pixel", "0 is background, 1 (or 1, 2, 3 …) is what you look for."
+    ),
+    "sparse": Kind(
+        "scribbles", "0 is not annotated, 1 is background, 2 and up are classes."
+    ),
+    "instances": Kind("numbered objects", "Each object has a number of its own."),
 }
-"""What the values of an annotation mean, in words and as the core calls it."""
+"""What the values of an annotation mean, as the core calls it and in words."""
 
 
 @dataclass(frozen=True, slots=True)

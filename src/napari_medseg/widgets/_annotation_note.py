@@ -52,7 +52,7 @@ def read_note(folder: Path) -> Note:
     kind, empty = found.get("annotation"), found.get("empty")
     names = empty if isinstance(empty, list) else []
     return Note(
-        kind if kind in KINDS.values() else None,
+        kind if kind in KINDS else None,
         frozenset(name for name in names if isinstance(name, str)),
     )
 

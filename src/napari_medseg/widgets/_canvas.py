@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels, Shapes
+from napari.utils.colormaps import DirectLabelColormap
 
 from napari_medseg.widgets._layers import (
     Plane,
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SUGGESTION = "SAM's suggestion"
 SHAPES = "boxes and shapes for SAM"
+
+YELLOW = "#ffe100"
+"""Of the suggestion."""
 
 
 def annotation_name(image: Image) -> str:
@@ -75,6 +79,8 @@ class AnnotationCanvas:
             np.zeros(shape, np.int32),
             name=SUGGESTION,
             opacity=0.6,
+            # unlike any class: what is only suggested shall not look painted
+            colormap=DirectLabelColormap(color_dict={None: "transparent", 1: YELLOW}),
             **flat_placement(image),
         )
         self._shown: Suggestion | None = None

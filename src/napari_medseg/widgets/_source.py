@@ -9,7 +9,6 @@ from magicgui.widgets import create_widget
 from napari.layers import Image, Labels
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
-    QComboBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
@@ -20,9 +19,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medseg.widgets._annotated import KINDS
 from napari_medseg.widgets._annotation_note import read_note
 from napari_medseg.widgets._combo import narrow
+from napari_medseg.widgets._kind import KindChoice
 
 if TYPE_CHECKING:
     from magicgui.widgets import ComboBox
@@ -112,11 +111,8 @@ class Source(QWidget):
             for label, control in rows:
                 form.addRow(label, control)
             self._tabs.addTab(page, title)
-        self._kind = QComboBox()
-        self._kind.setObjectName("kind")
-        self._kind.addItems(list(KINDS))
-        self._kind.setToolTip("What the numbers in the annotation mean")
-        for control in (self._image.native, self._labels.native, self._kind):
+        self._kind = KindChoice()
+        for control in (self._image.native, self._labels.native):
             narrow(control)
         self._masks.changed.connect(self._on_masks_changed)
         layout = QVBoxLayout(self)
@@ -128,7 +124,7 @@ class Source(QWidget):
             self._labels.changed,
             self._images.changed,
             self._masks.changed,
-            self._kind.currentTextChanged,
+            self._kind.changed,
             self._tabs.currentChanged,
         ):
             signal.connect(lambda *_: self.changed.emit())
@@ -141,7 +137,7 @@ class Source(QWidget):
     @property
     def kind(self) -> str:
         """``dense``, ``sparse`` or ``instances``."""
-        return KINDS[self._kind.currentText()]
+        return self._kind.kind
 
     @property
     def from_folders(self) -> bool:
@@ -180,8 +176,7 @@ class Source(QWidget):
 
     def choose_kind(self, kind: str) -> None:
         """Choose what the numbers of the annotation mean."""
-        words = {value: text for text, value in KINDS.items()}
-        self._kind.setCurrentText(words[kind])
+        self._kind.choose(kind)
 
     def folders(self) -> tuple[Path, Path] | None:
         """Return the folders of images and masks; None where none is given."""

@@ -23,13 +23,13 @@ from qtpy.QtWidgets import (
 from napari_medseg._types import MedsegError
 from napari_medseg.models.registry import SAMS
 from napari_medseg.models.weights import imported
-from napari_medseg.widgets._annotated import KINDS
 from napari_medseg.widgets._autosave import Keeper
 from napari_medseg.widgets._canvas import AnnotationCanvas
 from napari_medseg.widgets._combo import narrow
 from napari_medseg.widgets._folder import FolderSession
 from napari_medseg.widgets._jobs import engine_of
 from napari_medseg.widgets._keeping import NOTED, BringBack
+from napari_medseg.widgets._kind import KindChoice
 from napari_medseg.widgets._layers import slice_in_view
 from napari_medseg.widgets._preferences import choose_sam
 from napari_medseg.widgets._suggesting import Suggester, Suggestion
@@ -86,18 +86,15 @@ class AnnotateWidget(QWidget):
         self._suggester: Suggester | None = None
         self._canvas: AnnotationCanvas | None = None
         self._layers = cast("ComboBox", create_widget(annotation=Image))
-        self._kind = QComboBox()
-        self._kind.setObjectName("kind")
-        self._kind.addItems(list(KINDS))
-        self._kind.setToolTip("What the numbers you paint mean")
-        self._kind.currentTextChanged.connect(self._on_kind_changed)
+        self._kind = KindChoice()
+        self._kind.changed.connect(self._on_kind_changed)
         self._sam = QComboBox()
         self._sam.setObjectName("sam")
         for name in (*SAMS, *imported()):
             self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
         choose_sam(self._sam)
         self._sam.currentIndexChanged.connect(self._on_sam_changed)
-        for control in (self._layers.native, self._kind, self._sam):
+        for control in (self._layers.native, self._sam):
             narrow(control)
         self._start = QPushButton("Annotate this image")
         self._start.setObjectName("start")
@@ -109,11 +106,11 @@ class AnnotateWidget(QWidget):
         self.folder = FolderSession(viewer, keeper, self.kind, self)
         self.folder.opened.connect(self._on_opened)
         self.folder.closing.connect(self._on_closing)
-        self.folder.kind_found.connect(self._show_kind)
+        self.folder.kind_found.connect(self._kind.choose)
         self.folder.told.connect(self._tell)
         self._settle = _timer(self, SETTLE, self._look)
         self._restore = BringBack(self.folder, keeper, self)
-        self._restore.brought_back.connect(self._show_kind)
+        self._restore.brought_back.connect(self._kind.choose)
         self._restore.told.connect(self._tell)
         self._lay_out()
         viewer.dims.events.current_step.connect(self._on_slice_changed)
@@ -176,7 +173,7 @@ class AnnotateWidget(QWidget):
     @property
     def kind(self) -> str:
         """``dense``, ``sparse`` or ``instances``."""
-        return KINDS[self._kind.currentText()]
+        return self._kind.kind
 
     def choose(self, layer: Image) -> None:
         """Choose an image layer."""
@@ -275,10 +272,6 @@ class AnnotateWidget(QWidget):
         if self._canvas is not None:
             self._note_kind(self._canvas)
             self._restore.on_drawn()
-
-    def _show_kind(self, kind: str) -> None:
-        words = {value: text for text, value in KINDS.items()}
-        self._kind.setCurrentText(words.get(kind, next(iter(KINDS))))
 
     def _on_drawn(self, event: Any = None) -> None:
         self._restore.on_drawn()

@@ -1,0 +1,50 @@
+"""The choice of what the numbers of an annotation mean, in words."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+
+from napari_medseg.widgets._annotated import KINDS
+from napari_medseg.widgets._combo import combo
+
+
+class KindChoice(QWidget):
+    """Lets the user say what the numbers of an annotation mean.
+
+    Attributes
+    ----------
+    changed : Signal
+        Another kind was chosen.
+    """
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        words = [kind.title for kind in KINDS.values()]
+        self._box = combo("kind", words, "What the numbers of the annotation mean")
+        self._about = QLabel()
+        self._about.setWordWrap(True)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._box)
+        layout.addWidget(self._about)
+        for index, kind in enumerate(KINDS.values()):
+            self._box.setItemData(index, kind.about, 3)  # the tooltip
+        self._box.currentIndexChanged.connect(self._on_index_changed)
+        self._on_index_changed()
+
+    @property
+    def kind(self) -> str:
+        """``dense``, ``sparse`` or ``instances``."""
+        return list(KINDS)[self._box.currentIndex()]
+
+    def choose(self, kind: str) -> None:
+        """Choose a kind; the first where there is none of this name."""
+        names = list(KINDS)
+        self._box.setCurrentIndex(names.index(kind) if kind in names else 0)
+
+    def _on_index_changed(self) -> None:
+        self._about.setText(KINDS[self.kind].about)
+        self.changed.emit()
