@@ -19,7 +19,7 @@ from napari_medseg.widgets._background import Background
 from napari_medseg.widgets._file_layers import PLUGIN
 from napari_medseg.widgets._folder_panel import FolderPanel
 from napari_medseg.widgets._layers import is_there
-from napari_medseg.widgets._open_image import OpenImage
+from napari_medseg.widgets._open_image import OpenImage, at_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,6 +252,12 @@ class FolderSession(QObject):
         if opened is None or opened.entry.path != self._asked:
             return
         self._asked = None
+        with at_once(self._viewer):
+            self._replace(row, opened)
+        self._viewer.reset_view()
+
+    def _replace(self, row: int, opened: Opened) -> None:
+        """Put the layers of an image in the place of those of the one before."""
         tools = self._open.tools() if self._open and self._open.is_whole else None
         self.close()
         try:
@@ -264,7 +270,6 @@ class FolderSession(QObject):
             event.connect(self._on_drawn)
         self._images.set_open(row)
         self.panel.list.show_row(row)
-        self._viewer.reset_view()
         self.opened.emit(found.images[0], found.annotation)
         found.take_tools(tools, self._kind)
 

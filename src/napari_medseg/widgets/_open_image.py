@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 
 TOOLS = ("brush_size", "opacity", "contour", "preserve_labels", "contiguous")
 """What of an annotation layer the next image's has too."""
+
+
+def at_once(viewer: napari.Viewer) -> AbstractContextManager[None]:
+    """Return a block in which layers come and go, and the canvas is drawn anew once.
+
+    Otherwise napari collects garbage for each layer that goes, which takes longer than
+    all the rest. Versions before 0.9 know no such block.
+    """
+    block = getattr(viewer.layers, "batched_update", nullcontext)
+    found: AbstractContextManager[None] = block()
+    return found
 
 
 class OpenImage:
