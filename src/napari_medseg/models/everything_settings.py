@@ -75,7 +75,7 @@ def usual_settings(kind: str) -> EverythingConfig:
     Returns
     -------
     EverythingConfig
-        For ``nano`` chosen by ``benchmarks/everything.py``; else those of SAM's
+        For ``nano`` chosen on images that it was not trained on; else those of SAM's
         authors.
     """
     return _USUAL.get(kind, EverythingConfig())
