@@ -67,6 +67,10 @@ def segment_command(
     objects: Mapping[str, Any] | None,
     classes: Mapping[str, Any] | None = None,
     device: str = "auto",
+    formats: Sequence[str] = (),
+    probabilities: bool = False,
+    workers: int = 1,
+    watch: bool = False,
 ) -> str:
     """Return the line that segments as the form does.
 
@@ -84,6 +88,14 @@ def segment_command(
         Settings of classes.
     device : str
         Where to compute.
+    formats : sequence of str
+        What is written beside the labels.
+    probabilities : bool
+        Whether class probabilities are written, too.
+    workers : int
+        Processes.
+    watch : bool
+        Whether to go on as files come.
 
     Returns
     -------
@@ -96,6 +108,14 @@ def segment_command(
     words += _options(classes or {})
     if device != "auto":
         words += ["--device", device]
+    if formats:
+        words += ["--export", ",".join(formats)]
+    if probabilities:
+        words += ["--probabilities"]
+    if workers > 1:
+        words += ["--workers", str(workers)]
+    if watch:
+        words += ["--watch"]
     return _line([*words, "--out", str(out)])
 
 

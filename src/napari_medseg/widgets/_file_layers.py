@@ -10,10 +10,11 @@ import numpy as np
 from napari.layers._source import layer_source
 
 from napari_medseg.io.images import LazyArray, image_stem
+from napari_medseg.widgets._layers import placement
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image
+    from napari.layers import Image, Labels
 
     from napari_medseg.io.images import ImageFile
 
@@ -61,6 +62,41 @@ def add_image_layers(viewer: napari.Viewer, image: ImageFile) -> list[Image]:
             )
             for channel in range(image.channels)
         ]
+
+
+def add_labels_layer(
+    viewer: napari.Viewer,
+    labels: ImageFile,
+    over: Image | None = None,
+    **options: Any,
+) -> Labels:
+    """Add a file of labels to a viewer.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer.
+    labels : ImageFile
+        The file; large ones stay on the disk and cannot be drawn on.
+    over : Image, optional
+        The layer that it is laid over; by default it has its own pixel size.
+    **options
+        Of `napari.layers.Labels`.
+
+    Returns
+    -------
+    Labels
+        The layer.
+    """
+    with layer_source(path=str(labels.path), reader_plugin=PLUGIN):
+        placed = _placement(labels) if over is None else placement(over)
+        try:
+            layer: Labels = viewer.add_labels(labels.data, **placed, **options)
+        except ValueError:
+            del placed["units"]
+            layer = viewer.add_labels(labels.data, **placed, **options)
+    layer.editable = not isinstance(labels.data, LazyArray)
+    return layer
 
 
 def _add(

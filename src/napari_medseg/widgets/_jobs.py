@@ -76,20 +76,39 @@ class _Holder(QObject):
         window.destroyed.connect(engine.close)
 
 
+def main_window(widget: QWidget) -> QWidget:
+    """Return the window of the viewer that a widget belongs to.
+
+    Parameters
+    ----------
+    widget : QWidget
+        Docked, floating, or a window by itself.
+
+    Returns
+    -------
+    QWidget
+        A floating panel belongs to a viewer, too, though Qt calls it a window.
+    """
+    above = widget.parentWidget()
+    while above is not None:
+        widget, above = above, above.parentWidget()
+    return widget
+
+
 def engine_of(widget: QWidget) -> Engine:
     """Return the engine of the window that a widget is in: one a viewer.
 
     Parameters
     ----------
     widget : QWidget
-        Docked, or a window by itself.
+        Docked, floating, or a window by itself.
 
     Returns
     -------
     Engine
         Not started before its first job.
     """
-    window = widget.window()
+    window = main_window(widget)
     holder = window.findChild(_Holder, HOLDER)
     if holder is None:
         holder = _Holder(window, Engine())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QWidget
@@ -11,6 +11,9 @@ from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_medseg._config import to_dict
 from napari_medseg.instances import ClassConfig, ObjectConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DELAY = 60
 """Milliseconds a slider rests before it acts."""
@@ -122,6 +125,13 @@ class LabelSliders(QWidget):
             split = "watershed" if self._split.isChecked() else "components"
             values["split"] = split
         return values
+
+    def set_values(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Show settings of classes or of objects; `changed` stays silent."""
+        self.choose(kind)
+        known = self._kept[kind]
+        known |= {name: value for name, value in values.items() if name in known}
+        self._show()
 
     def changed_values(self) -> dict[str, Any]:
         """Return the settings that are not as by default."""
