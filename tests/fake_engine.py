@@ -56,13 +56,15 @@ class FakeEngine:
         task.listener.on_progress(Progress(0, 1, "segmenting"))
         task.running = False
         if name == "relabel":
-            task.listener.on_done(np.full((8, 9), 7, np.int32))
+            labels = np.full((8, 9), 7, np.int32)
+            task.listener.on_done({"labels": labels, "kinds": []})
             return
         classes = [
             {"name": item.name, "colour": item.colour} for item in default_classes(2)
         ]
         labels = (arguments["image"][0] > 0.5).astype(np.int32)
-        task.listener.on_done({"labels": labels, "classes": classes, "note": ""})
+        answer = {"labels": labels, "kinds": [1] * int(labels.max())}
+        task.listener.on_done(answer | {"classes": classes, "note": ""})
 
 
 class Sam(FakeEngine):

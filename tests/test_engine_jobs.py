@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_medseg._types import InputError, JobError, finish
+from napari_medseg._types import (
+    InputError,
+    JobError,
+    Prediction,
+    default_classes,
+    finish,
+)
 from napari_medseg.engine import Engine
 from napari_medseg.engine.jobs import JOBS, Context, Shelf
 from napari_medseg.engine.prompting import look, prompt
@@ -87,7 +93,9 @@ def test_segmenting_gives_what_the_core_gives() -> None:
     np.testing.assert_array_equal(result["labels"], prediction.labels)
     assert result["classes"][0]["name"] == "background"
     settings = {"min_size": 5, "split": "components"}
-    objects = finish(relabel({"key": "a", "objects": settings}, context))
+    relabelled = finish(relabel({"key": "a", "objects": settings}, context))
+    objects = relabelled["labels"]
+    assert relabelled["kinds"] == [1, 1]
     wanted = labels_of(prediction, ObjectConfig(**settings))
     np.testing.assert_array_equal(objects, wanted)
     assert objects.max() == 2
@@ -109,7 +117,23 @@ def test_all_that_sam_finds_comes_step_by_step(
     wanted = labels_of(prediction, ObjectConfig(min_size=0))
     np.testing.assert_array_equal(result["labels"], wanted)
     union = finish(relabel({"key": "a", "objects": None}, context))
-    np.testing.assert_array_equal(union, prediction.labels)
+    np.testing.assert_array_equal(union["labels"], prediction.labels)
+
+
+def test_objects_of_several_classes_know_theirs() -> None:
+    context = Context()
+    finish(segment(request("otsu"), context))
+    labels = picture()[1]
+    kinds = np.where(np.arange(SIZE)[:, None] < 33, labels, 2 * labels)
+    probabilities = np.eye(3, dtype=np.float32)[kinds].transpose(2, 0, 1)
+    context.shelf.put("prediction", "a", Prediction(probabilities, default_classes(3)))
+    settings = {"min_size": 5}
+    made = finish(relabel({"key": "a", "objects": settings}, context))
+    assert made["labels"].max() == 2
+    assert sorted(made["kinds"]) == [1, 2]
+    assert made["kinds"][made["labels"][20, 20] - 1] == 1
+    classes = finish(relabel({"key": "a", "objects": None}, context))
+    np.testing.assert_array_equal(classes["labels"], kinds)
 
 
 def test_probabilities_that_are_gone() -> None:

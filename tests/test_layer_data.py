@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -224,11 +223,17 @@ def test_the_table_of_classes_and_of_stacks() -> None:
     assert "area_px" in empty
 
 
+@pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("result", ["objects", "classes"])
-def test_a_form_writes_what_the_command_writes(result: str, tmp_path: Path) -> None:
+def test_a_form_writes_what_the_command_writes(
+    result: str, count: int, tmp_path: Path
+) -> None:
     """The same names, classes, measurements and places."""
-    labels = np.stack([objects(), objects()[::-1]])
-    labels = labels if result == "objects" else (labels > 0).astype(np.int32)
+    labels = np.stack([objects(), np.where(objects() > 0, objects() + 10, 0)])
+    kinds = np.where(labels % 10 == 2, min(2, count - 1), np.minimum(labels, 1))
+    kinds[labels == 17] = 0  # its class is not known
+    if result == "classes":
+        labels = kinds
     pixels = np.random.default_rng(0).integers(0, 200, labels.shape, np.uint8)
     path = tmp_path / "cells.tif"
     sizes = {"Z": 2.0, "Y": 0.5, "X": 0.25}
@@ -238,15 +243,10 @@ def test_a_form_writes_what_the_command_writes(result: str, tmp_path: Path) -> N
         objects=ObjectConfig() if result == "objects" else None,
         formats=("geojson", "roi", "coco", "csv"),
     )
-    classes = default_classes(2)
+    classes = default_classes(count)
+    image, name = read_image(path), PurePosixPath("out")
     write_outputs(
-        read_image(path),
-        labels,
-        None,
-        classes,
-        tmp_path,
-        PurePosixPath("out"),
-        settings,
+        image, labels, None, classes, tmp_path, name, settings, class_labels=kinds
     )
     layer = Labels(
         labels,
@@ -255,21 +255,28 @@ def test_a_form_writes_what_the_command_writes(result: str, tmp_path: Path) -> N
         units=("um",) * 3,
         metadata={
             "classes": [each.name for each in classes],
+            "colours": [each.colour for each in classes],
             "result": result,
             "source": "cells.tif",
+            "kinds": {
+                int(label): int(kind)
+                for label, kind in zip(labels.ravel(), kinds.ravel(), strict=True)
+            },
         },
         colormap=DirectLabelColormap(
-            color_dict=defaultdict(lambda: "#e69f00", {None: "#e69f00"})
+            color_dict={
+                **{index: each.colour for index, each in enumerate(classes) if index},
+                None: "transparent",
+            }
         ),
     )
     stack = stack_of(layer)
-    assert stack.classes[1].colour == classes[1].colour
     tables = []
     for index in range(2):
         asked = {"labels": labels[index], "image": pixels[index][None]}
         scale, unit = physical_size(stack)
         asked |= {"scale": scale, "unit": unit}
-        asked["classes"] = 2 if result == "classes" else None
+        asked["classes"] = count if result == "classes" else None
         columns = finish(measure_job(asked, Context()))
         tables.append(described(pd.DataFrame(columns), stack, {"Z": index}))
     layer.features = pd.concat(tables).rename(columns={"label": "index"})
@@ -286,6 +293,13 @@ def test_a_form_writes_what_the_command_writes(result: str, tmp_path: Path) -> N
     theirs = pd.read_csv(rows).drop(columns="image")
     write_stack(stack, tmp_path / "here.csv", "csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "here.csv"), theirs)
+    write_stack(stack, tmp_path / "here.json", "coco")
+    (part,) = tmp_path.rglob("*.jsonl")
+    lines = [json.loads(line) for line in part.read_text().splitlines()]
+    wanted = [each["category_id"] for each in lines if "category_id" in each]
+    content = json.loads((tmp_path / "here.json").read_text())
+    assert [each["category_id"] for each in content["annotations"]] == wanted
+    assert [each["file_name"] for each in content["images"]] == ["cells.tif"] * 2
 
 
 def test_the_engine_writes_the_same(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -24,7 +26,7 @@ from qtpy.QtWidgets import (
 )
 from scipy import ndimage
 
-from napari_medseg._types import InputError, JobError, finish
+from napari_medseg._types import InputError, JobError, default_classes, finish
 from napari_medseg.engine.exporting import export
 from napari_medseg.engine.jobs import Context
 from napari_medseg.engine.measuring import measure
@@ -457,6 +459,39 @@ def test_objects_are_numbered_through_and_measured(viewer: Any, qtbot: Any) -> N
     assert set(labels.features["class"]) == {"object"}
 
 
+def test_objects_of_several_classes(viewer: Any, qtbot: Any, tmp_path: Path) -> None:
+    viewer.add_image(squares(2), name="cells")
+    form = docked(viewer)
+    form.choose("scope", "all slices")
+    form.choose("result", "objects")
+    form.press("segment")
+    labels = np.zeros((8, 9), np.int32)
+    labels[1:3, 1:3], labels[5:7, 5:7] = 1, 2
+    classes = [asdict(each) for each in default_classes(3)]
+    for kinds in ([2, 1], [1, 0]):
+        task = form.engine.jobs.pop(0)[2]
+        task.running = False
+        answer = {"labels": labels, "kinds": kinds, "classes": classes, "note": ""}
+        task.listener.on_done(answer)
+    qtbot.waitUntil(lambda: bool(form.engine.jobs), timeout=20_000)
+    form.measure()
+    form.measure()
+    layer = viewer.layers[-1]
+    assert list(layer.features["index"]) == [1, 2, 3, 4]
+    assert list(layer.features["class"]) == ["class 2", "class 1", "class 1", ""]
+    form.widget.export(tmp_path / "cells.geojson", "geojson")
+    written(form)
+    found = json.loads((tmp_path / "cells.geojson").read_text())["features"]
+    told = [each["properties"].get("classification", {}) for each in found]
+    assert [each.get("name") for each in told] == [
+        "class 2",
+        "class 1",
+        "class 1",
+        None,
+    ]
+    assert told[1]["color"] == [0xE6, 0x9F, 0x00]
+
+
 def test_classes_are_measured_under_their_names(viewer: Any, qtbot: Any) -> None:
     viewer.add_image(squares(), scale=(0.5, 0.5), units=("um", "um"))
     form = docked(viewer)
@@ -638,16 +673,14 @@ def test_notes_stay_to_be_read(viewer: Any) -> None:
     form = docked(viewer)
     form.choose("scope", "all slices")
     form.press("segment")
-    classes = [
-        {"name": "background", "colour": "#00000000"},
-        {"name": "object", "colour": "#e69f00"},
-    ]
+    classes = [asdict(each) for each in default_classes(2)]
     for _ in range(2):
         task = form.engine.jobs.pop(0)[2]
         task.running = False
         labels = np.zeros((8, 9), np.int32)
         note = "Memory ran out, so windows are smaller."
-        task.listener.on_done({"labels": labels, "classes": classes, "note": note})
+        answer = {"labels": labels, "kinds": [], "classes": classes, "note": note}
+        task.listener.on_done(answer)
     assert form.told == "Memory ran out, so windows are smaller."
 
 

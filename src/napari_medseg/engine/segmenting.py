@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_medseg._config import from_dict
 from napari_medseg._types import AnySegmenter, JobError, Prediction, Progress
+from napari_medseg.batch.measuring import object_kinds
 from napari_medseg.inference import open_segmenter
 from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
 from napari_medseg.models.everything import Everything
@@ -38,8 +39,9 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     Returns
     -------
     dict
-        ``labels``: ``int32 (Y, X)``; ``classes``: name and colour of each; ``note``:
-        what the user should know, or nothing.
+        ``labels``: ``int32 (Y, X)``; ``kinds``: of objects the class of each, from
+        the first on, 0 where it is not known; ``classes``: name and colour of each
+        class; ``note``: what the user should know, or nothing.
     """
     yield Progress(0, 2, "loading the model")
     model, device = arguments["model"], arguments["device"]
@@ -52,15 +54,14 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     prediction = yield from _predicted(segmenter, arguments["image"])
     size = prediction.probabilities.nbytes
     context.shelf.put("prediction", arguments["key"], prediction, size)
-    labels = _labels(prediction, arguments)
     return {
-        "labels": labels,
+        **_labels(prediction, arguments),
         "classes": [asdict(item) for item in prediction.classes],
         "note": prediction.note,
     }
 
 
-def relabel(arguments: Message, context: Context) -> Job[LabelArray]:
+def relabel(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     """Make labels of probabilities that are there, with other settings.
 
     Parameters
@@ -72,8 +73,8 @@ def relabel(arguments: Message, context: Context) -> Job[LabelArray]:
 
     Returns
     -------
-    ndarray
-        ``int32 (Y, X)``.
+    dict
+        ``labels`` and ``kinds``, as of `segment`.
 
     Raises
     ------
@@ -109,16 +110,23 @@ def _predicted(segmenter: AnySegmenter, image: FloatArray) -> Job[Prediction]:
     return segmenter.predict(image)
 
 
-def _labels(prediction: Prediction, arguments: Message) -> LabelArray:
-    if arguments["objects"] is not None:
-        objects = from_dict(
-            ObjectConfig, arguments["objects"], "the settings of objects"
-        )
-        return labels_of(prediction, objects)
-    given = arguments.get("classes") or {}
-    return labels_of(
-        prediction, from_dict(ClassConfig, given, "the settings of classes")
-    )
+def _labels(prediction: Prediction, arguments: Message) -> dict[str, Any]:
+    if arguments["objects"] is None:
+        given = arguments.get("classes") or {}
+        classes = from_dict(ClassConfig, given, "the settings of classes")
+        return {"labels": labels_of(prediction, classes), "kinds": []}
+    objects = from_dict(ObjectConfig, arguments["objects"], "the settings of objects")
+    labels = labels_of(prediction, objects)
+    return {"labels": labels, "kinds": _kinds(labels, prediction)}
+
+
+def _kinds(labels: LabelArray, prediction: Prediction) -> list[int]:
+    """Return the class of each object; as in folders, most of its pixels decide."""
+    total, count = int(labels.max(initial=0)), len(prediction.classes)
+    if count == 2:
+        return [1] * total
+    kinds = object_kinds(labels, prediction.labels, count)
+    return [kinds.get(label, 0) for label in range(1, total + 1)]
 
 
 def _fingerprint(model: str) -> str:

@@ -106,14 +106,12 @@ def _planes(stack: LabelStack, table: pd.DataFrame | None) -> Iterator[LabelPlan
 
 def _kinds(stack: LabelStack, ids: list[int]) -> dict[int, tuple[str, str]]:
     """Return name and colour of the class of each label that has one."""
-    if stack.meaning == CLASSES:
-        named = [label for label in ids if label < len(stack.classes)]
-        return {
-            label: (stack.classes[label].name, stack.classes[label].colour)
-            for label in named
-        }
-    kind = stack.foreground
-    return dict.fromkeys(ids, (kind.name, kind.colour)) if kind else {}
+    kinds = {label: stack.kind_of(label) for label in ids}
+    return {
+        label: (stack.classes[kind].name, stack.classes[kind].colour)
+        for label, kind in kinds.items()
+        if 0 < kind < len(stack.classes)
+    }
 
 
 def _write_coco(stack: LabelStack, path: Path) -> None:
@@ -122,10 +120,10 @@ def _write_coco(stack: LabelStack, path: Path) -> None:
 
 def _images(stack: LabelStack) -> Iterator[CocoImage]:
     """Yield the slices as COCO has them."""
+    unknown = max(1, len(stack.classes))
     for index, labels in stack.slices():
-        kinds: Mapping[int, int] | None = None
-        if stack.meaning == CLASSES:
-            kinds = {int(label): int(label) for label in np.unique(labels) if label > 0}
+        ids = [int(label) for label in np.unique(labels) if label > 0]
+        kinds = {label: stack.kind_of(label) or unknown for label in ids}
         place = place_columns(index)
         yield CocoImage(stack.source or stack.name, labels, kinds, place)
 
@@ -135,7 +133,10 @@ def _categories(stack: LabelStack) -> dict[int, str]:
     if stack.meaning == CLASSES:
         highest = max(int(np.max(stack.labels, initial=1)), len(stack.classes) - 1)
         return {label: class_name(stack, label) for label in range(1, highest + 1)}
-    return {1: stack.foreground.name if stack.foreground else OBJECT}
+    names = {kind: each.name for kind, each in enumerate(stack.classes) if kind > 0}
+    if len(names) == 1:
+        return names
+    return names | {max(1, len(stack.classes)): OBJECT}
 
 
 def _write_ome_zarr(stack: LabelStack, path: Path) -> None:

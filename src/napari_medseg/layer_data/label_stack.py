@@ -55,6 +55,8 @@ class LabelStack:
         Measurements, with the label in the column ``index``.
     source : str
         Name of the image's file; empty where it has none.
+    kinds : mapping of int to int
+        Class of each object, where there are several classes and it is known.
     """
 
     name: str
@@ -66,6 +68,7 @@ class LabelStack:
     meaning: str = OBJECTS
     table: pd.DataFrame | None = None
     source: str = ""
+    kinds: Mapping[int, int] = field(default_factory=dict)
 
     def read(self) -> LabelStack:
         """Return the stack with its labels in memory.
@@ -92,10 +95,12 @@ class LabelStack:
         for index in np.ndindex(*self.labels.shape[:-2]):
             yield dict(zip(letters, index, strict=True)), self.labels[index]
 
-    @property
-    def foreground(self) -> LabelClass | None:
-        """The one class of all objects; None where there are several or none."""
-        return self.classes[1] if len(self.classes) == 2 else None
+    def kind_of(self, label: int) -> int:
+        """Return the class of a label; 0 where it is background or not known."""
+        if self.meaning == CLASSES:
+            return label
+        kind = 1 if len(self.classes) == 2 else self.kinds.get(label, 0)
+        return kind if 0 < kind < len(self.classes) else 0
 
 
 def label_stack(data: Any, meta: Mapping[str, Any]) -> LabelStack:
@@ -140,10 +145,11 @@ def label_stack(data: Any, meta: Mapping[str, Any]) -> LabelStack:
         axes=axes,
         scale=scale,
         units=units,
-        classes=_classes(about.get("classes") or (), meta.get("colormap")),
+        classes=_classes(about, meta.get("colormap")),
         meaning=meaning(about),
         table=meta.get("features"),
         source=str(about.get("source") or ""),
+        kinds=dict(about.get("kinds") or {}),
     )
 
 
@@ -194,6 +200,7 @@ def to_plain(stack: LabelStack) -> dict[str, Any]:
             for name, values in columns.items()
         ],
         "source": stack.source,
+        "kinds": [[int(label), int(kind)] for label, kind in stack.kinds.items()],
     }
 
 
@@ -220,7 +227,9 @@ def from_plain(plain: Mapping[str, Any]) -> LabelStack:
     columns = dict(plain["table"])
     classes = tuple(LabelClass(*each) for each in plain["classes"])
     table = pd.DataFrame(columns) if columns else None
-    return LabelStack(**{**plain, "classes": classes, "table": table})
+    kinds = dict(plain["kinds"])
+    made = {"classes": classes, "table": table, "kinds": kinds}
+    return LabelStack(**{**plain, **made})
 
 
 def _last(values: Sequence[Any] | None, count: int) -> list[Any]:
@@ -253,19 +262,22 @@ def _sizes(
     return sizes, names
 
 
-def _classes(names: Sequence[Any], colormap: Any) -> tuple[LabelClass, ...]:
-    """Return the classes, in the colours that the layer shows."""
+def _classes(about: Mapping[str, Any], colormap: Any) -> tuple[LabelClass, ...]:
+    """Return the classes; where labels are classes, in the colours that are shown."""
+    names = [str(name) for name in about.get("classes") or ()]
     if len(names) < 2:
         return ()
-    usual = default_classes(len(names))
-    classes = [LabelClass(str(names[0]), usual[0].colour)]
-    for index, name in enumerate(names[1:], 1):
-        colour = usual[index].colour
-        if colormap is not None:
-            red, green, blue = np.asarray(colormap.map(index)).ravel()[:3]
-            colour = (
-                "#"
-                + bytes(round(255 * float(part)) for part in (red, green, blue)).hex()
-            )
-        classes.append(LabelClass(str(name), colour))
-    return tuple(classes)
+    colours = [each.colour for each in default_classes(len(names))]
+    told = list(about.get("colours") or ())
+    if len(told) == len(names):
+        colours = [str(colour)[:7] for colour in told]
+    if colormap is not None and meaning(about) == CLASSES:
+        shown = [_hex(colormap.map(index)) for index in range(1, len(names))]
+        colours = [colours[0], *shown]
+    return tuple(LabelClass(*each) for each in zip(names, colours, strict=True))
+
+
+def _hex(colour: Any) -> str:
+    """Return ``#rrggbb`` of a colour whose parts run from 0 to 1."""
+    parts = [round(255 * float(part)) for part in np.ravel(colour)[:3]]
+    return f"#{bytes(parts).hex()}"

@@ -87,21 +87,24 @@ def described(
     pandas.DataFrame
         Place, label, class where it is known, then what was measured.
     """
+    import pandas as pd
+
     table = table.copy()
-    if stack.meaning == CLASSES:
+    if stack.meaning == CLASSES or stack.classes:
         names = [class_name(stack, label) for label in table["label"]]
-        table.insert(1, "class", names)
-    elif stack.foreground is not None:
-        table.insert(1, "class", stack.foreground.name)
+        table.insert(1, "class", pd.Series(names, dtype=object))
     for place, (column, value) in enumerate(place_columns(index).items()):
         table.insert(place, column, value)
     return table
 
 
 def class_name(stack: LabelStack, label: int) -> str:
-    """Return the name of a class by its number."""
-    known = 0 <= label < len(stack.classes)
-    return stack.classes[label].name if known else f"class {label}"
+    """Return the name of the class of a label; empty where it is not known."""
+    kind = stack.kind_of(label)
+    if kind == 0 and stack.meaning != CLASSES:
+        return ""
+    known = 0 <= kind < len(stack.classes)
+    return stack.classes[kind].name if known else f"class {kind}"
 
 
 def measured(stack: LabelStack) -> pd.DataFrame:

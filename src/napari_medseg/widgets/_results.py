@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_medseg.engine import Engine
-    from napari_medseg.widgets._segmenting import Order, Part
+    from napari_medseg.widgets._segmenting import Labelled, Order, Part
 
 MEASURE_DELAY = 400
 """Milliseconds that labels rest before they are measured."""
@@ -47,12 +47,16 @@ class Result:
         self.classes = classes
         self.labels: Labels | None = None
         self._top = 0
+        self._kinds: dict[int, int] = {}
 
-    def numbered(self, labels: NDArray[Any], *, first: bool) -> NDArray[Any]:
+    def numbered(self, made: Labelled, *, first: bool) -> NDArray[Any]:
         """Return objects with numbers that no slice before has: one row each."""
         if first:
-            self._top = 0
-        numbered = np.where(labels > 0, labels + self._top, 0)
+            self._top, self._kinds = 0, {}
+        numbered = np.where(made.labels > 0, made.labels + self._top, 0)
+        self._kinds |= dict(enumerate(made.kinds, self._top + 1))
+        if self.labels is not None:
+            self.labels.metadata["kinds"] = self._kinds
         self._top = max(self._top, int(numbered.max(initial=0)))
         return numbered
 
@@ -133,39 +137,27 @@ class ResultLayers(QObject):
             result.labels = None
         return bool(self._results)
 
-    def take(
-        self,
-        part: Part,
-        labels: NDArray[Any],
-        classes: Sequence[Mapping[str, str]] | None,
-    ) -> None:
+    def take(self, part: Part, made: Labelled) -> None:
         """Put labels into the layer of their image, made where there is none.
 
-        Parameters
-        ----------
-        part : Part
-            What they are of.
-        labels : ndarray
-            ``int32 (Y, X)``.
-        classes : sequence of mapping or None
-            Name and colour of each class; None where the labels come of a slider,
-            which brings no layer back that somebody deleted.
+        Those that come of a slider bring no layer back that somebody deleted.
         """
         order = self._order
         if order is None or not is_there(part.layer, self._viewer):
             return
-        result = self._result(part.layer, classes)
+        result = self._result(part.layer, made.classes)
         gone = result.labels is not None and not is_there(result.labels, self._viewer)
-        if gone and classes is None:
+        if gone and made.classes is None:
             return
         if result.labels is None or gone:
             result.labels = self._add(order, result)
+        labels: NDArray[Any] = made.labels
         if self._kind == "objects":
             first = next(each for each in order.parts if each.layer is part.layer)
-            labels = result.numbered(labels, first=part == first)
+            labels = result.numbered(made, first=part == first)
         part.plane.of(result.labels.data)[...] = labels
         result.labels.refresh()
-        if classes is None:
+        if made.classes is None:
             self.measure_soon()
 
     def _result(
@@ -186,6 +178,7 @@ class ResultLayers(QObject):
             "name": f"{image.name}: {order.title}{words}",
             "metadata": {
                 "classes": names,
+                "colours": [str(item["colour"]) for item in result.classes],
                 "model": order.model,
                 "result": self._kind,
                 "source": Path(path).name if path else "",

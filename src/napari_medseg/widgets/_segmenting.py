@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Image
 
-    from napari_medseg._types import FloatArray, MedsegError
+    from napari_medseg._types import FloatArray, LabelArray, MedsegError
     from napari_medseg.engine import Engine, Task
 
 
@@ -78,6 +78,25 @@ class Order:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What the engine made of a part.
+
+    Attributes
+    ----------
+    labels : ndarray
+        ``int32 (Y, X)``.
+    kinds : list of int
+        Of objects the class of each, from the first on; 0 where it is not known.
+    classes : list of dict or None
+        Name and colour of each class; None where only a slider was moved.
+    """
+
+    labels: LabelArray
+    kinds: list[int]
+    classes: list[dict[str, str]] | None
+
+
 @dataclass
 class _State:
     """How far an order is."""
@@ -107,7 +126,7 @@ class SegmentRun(QObject):
     progressed : Signal
         With a `Progress` over all parts.
     labelled : Signal
-        With a part, its labels, and the classes (None when relabelled).
+        With a part, and what was `Labelled`.
     noted : Signal
         With a sentence that the user should know.
     ended : Signal
@@ -115,7 +134,7 @@ class SegmentRun(QObject):
     """
 
     progressed = Signal(object)
-    labelled = Signal(object, object, object)
+    labelled = Signal(object, object)
     noted = Signal(str)
     ended = Signal(str)
 
@@ -231,7 +250,9 @@ class SegmentRun(QObject):
         part = state.order.parts[state.place]
         state.done.append(part)
         state.place += 1
-        self.labelled.emit(part, result["labels"], result["classes"])
+        self.labelled.emit(
+            part, Labelled(result["labels"], result["kinds"], result["classes"])
+        )
         if result["note"]:
             self.noted.emit(result["note"])
         self._next(state)
@@ -254,10 +275,10 @@ class SegmentRun(QObject):
         part, rest = parts[0], parts[1:]
         generation = self._generation
 
-        def take(labels: Any) -> None:
+        def take(result: dict[str, Any]) -> None:
             if generation != self._generation:
                 return
-            self.labelled.emit(part, labels, None)
+            self.labelled.emit(part, Labelled(result["labels"], result["kinds"], None))
             self._relabel(order, rest, how)
 
         def again(error: MedsegError) -> None:
@@ -267,7 +288,7 @@ class SegmentRun(QObject):
 
         def ask(image: FloatArray) -> None:
             relay = self._relay()
-            relay.done.connect(lambda result: take(result["labels"]))
+            relay.done.connect(take)
             relay.failed.connect(lambda error: self.noted.emit(str(error)))
             # not in the lane: to cancel it could end the engine by force
             self._engine.submit("segment", _question(order, part, image, how), relay)

@@ -31,11 +31,8 @@ from napari_medseg.widgets._segmenting import Order, Part, SegmentRun
 from napari_medseg.widgets._sliders import LabelSliders
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import napari.viewer
     from magicgui.widgets import ComboBox
-    from numpy.typing import NDArray
 
     from napari_medseg.engine import Engine
 
@@ -228,7 +225,7 @@ class SegmentWidget(QWidget):
             self._run.deleteLater()
         run = SegmentRun(self._the_engine(), self)
         run.progressed.connect(self._on_progressed)
-        run.labelled.connect(self._on_labelled)
+        run.labelled.connect(self._results.take)
         run.noted.connect(self._on_noted)
         run.ended.connect(self._on_ended)
         self._run = run
@@ -245,14 +242,6 @@ class SegmentWidget(QWidget):
         self._tell(progress.message)
         if self._activity is not None:
             self._activity.show(progress)
-
-    def _on_labelled(
-        self,
-        part: Part,
-        labels: NDArray[Any],
-        classes: Sequence[Mapping[str, str]] | None,
-    ) -> None:
-        self._results.take(part, labels, classes)
 
     def _on_noted(self, note: str) -> None:
         if self._run is not None and self._run.running and note not in self._outcome:
