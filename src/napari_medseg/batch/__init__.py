@@ -7,6 +7,7 @@ does what is missing, changed or failed, and another model is never mixed in una
 Importing this loads no torch, so that a form can show settings and ledger.
 """
 
+from napari_medseg._types import finish
 from napari_medseg.batch.conduct import BatchReport
 from napari_medseg.batch.inputs import Work, plan_work
 from napari_medseg.batch.ledger import LEDGER, LedgerRow
@@ -23,6 +24,7 @@ __all__ = [
     "BatchSettings",
     "LedgerRow",
     "Work",
+    "finish",
     "plan_work",
     "read_ledger",
     "segment_batch",
