@@ -190,6 +190,18 @@ def test_a_folder_that_was_moved_is_not_done_again(images: Path, out: Path) -> N
     assert label_files(out) == ["a.tif", "b.tif", "c.tif"]
 
 
+def test_a_folder_by_another_path_is_not_done_again(images: Path, out: Path) -> None:
+    segment(images, out, Bright())
+    link = images.with_name("link")
+    try:
+        link.symlink_to(images)
+    except OSError:
+        pytest.skip("links cannot be made here")
+    for path in (link, images):
+        assert len(segment(path, out, Bright()).skipped) == 3
+    assert label_files(out) == ["a.tif", "b.tif", "c.tif"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text here")
 def test_names_that_are_no_text(images: Path, out: Path) -> None:
     name = b"m\xb5.tif".decode("utf-8", "surrogateescape")

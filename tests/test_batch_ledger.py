@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from bright import Bright, label_files, names, save, save_squares, segment, square
@@ -108,6 +108,50 @@ def test_a_ledger_that_cannot_be_written(out: Path) -> None:
         book._connection.execute("PRAGMA query_only = ON")
         with pytest.raises(JobError, match=r"medseg.sqlite.*cannot be written"):
             book.start("a")
+
+
+def test_a_drive_that_knows_no_locks(
+    images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lockless(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if "EXCLUSIVE" in sql:
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, *values)
+
+    connect = sqlite3.connect
+    addresses = []
+
+    def noted(address: Any, **options: Any) -> sqlite3.Connection:
+        addresses.append(str(address))
+        return connect(address, factory=Lockless, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", noted)
+    assert len(segment(images, out, Bright()).done) == 3
+    assert any("nolock" in address for address in addresses)
+    monkeypatch.undo()
+    assert len(segment(images, out, Bright()).skipped) == 3
+
+
+def test_a_ledger_that_cannot_be_opened_is_not_replaced(
+    images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment(images, out, Bright())
+    before = (out / LEDGER).read_bytes()
+
+    class Full(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if "journal_mode" in sql:
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(sql, *values)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *given, **more: connect(*given, factory=Full, **more)
+    )
+    with pytest.raises(InputError, match=r"cannot be opened .*disk is full"):
+        segment(images, out, Bright(), overwrite=True)
+    assert (out / LEDGER).read_bytes() == before
 
 
 def test_what_failed_keeps_its_earlier_files(out: Path) -> None:

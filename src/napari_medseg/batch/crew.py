@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PARTING = 60.0
 """Seconds that a borrowed executor gets to end what it has begun."""
 
+MOST = 61
+"""Processes of a pool; Windows cannot wait for more."""
+
 WIDTH = 3
 """Threads of one process: one reads ahead, one predicts, one writes."""
 
@@ -131,7 +134,9 @@ class Processes:
         context = get_context("spawn")
         held, leash = context.Pipe(duplex=False)
         threads = max(1, available_processors() // self._count)
-        pool = ProcessPoolExecutor(self._count, context, prepare, (held, threads))
+        pool = ProcessPoolExecutor(
+            min(self._count, MOST), context, prepare, (held, threads)
+        )
         return pool, leash
 
     def describe(self) -> Future[Described]:

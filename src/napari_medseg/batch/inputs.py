@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import glob, has_magic
 from itertools import takewhile
@@ -291,16 +292,26 @@ def _kept(
     }
     result = []
     for each, source, name in zip(images, sources, names, strict=True):
-        choices = (
-            [PurePosixPath(known[source])]
-            if source in known
-            else _choices(name, each, taken.get(_key(name)))
-        )
+        other = taken.get(_key(name))
+        if source in known:
+            choices = [PurePosixPath(known[source])]
+        elif other is not None and other not in here and _is_same(other, each.source):
+            taken[_key(name)] = source  # the image, by another path
+            choices = [name]
+        else:
+            choices = _choices(name, each, other)
         free = (item for item in choices if taken.get(_key(item), source) == source)
         chosen = next(free, choices[-1])
         taken[_key(chosen)] = source
         result.append(chosen)
     return result
+
+
+def _is_same(other: str, source: Path) -> bool:
+    """Tell whether two paths lead to one file."""
+    with suppress(OSError):
+        return os.path.samefile(other, source)
+    return False
 
 
 def _choices(

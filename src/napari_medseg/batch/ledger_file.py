@@ -28,6 +28,9 @@ LOCK = ".medseg.lock"
 SCHEMA = 1
 """Version of the tables that this program writes and reads."""
 
+NO_LOCKS = "disk I/O error"
+"""What SQLite says where a drive knows no locks."""
+
 _TABLES = f"""
 CREATE TABLE recipes (
     id INTEGER PRIMARY KEY,
@@ -81,18 +84,18 @@ def open_ledger(out: Path, *, anew: bool = False) -> Iterator[Ledger]:
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(out))
+            locks = stack.enter_context(_locked(out))
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"{out} cannot be written to: {reason}.") from error
         try:
-            ledger = Ledger(_connect(out / LEDGER))
-        except InputError:
+            ledger = Ledger(_connect(out / LEDGER, locks=locks))
+        except OverwriteError:
             if not anew:
                 raise
             for ending in ("", "-wal", "-shm"):
                 (out / f"{LEDGER}{ending}").unlink(missing_ok=True)
-            ledger = Ledger(_connect(out / LEDGER))
+            ledger = Ledger(_connect(out / LEDGER, locks=locks))
         stack.callback(ledger.close)
         yield ledger
 
@@ -119,35 +122,72 @@ def read_ledger(out: Path) -> Iterator[LedgerReader]:
     path = out / LEDGER
     if not path.is_file():
         raise InputError(f"{path} does not exist: no run has written to this folder.")
-    address = f"{path.absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True, timeout=10)) as connection:
+    try:
+        connection = _opened(path, locks=True)
+    except sqlite3.OperationalError as error:
+        if NO_LOCKS not in str(error):
+            raise _refusal(path, error) from error
+        connection = _opened(path, locks=False)
+    with closing(connection):
         _check(connection, path)
         yield LedgerReader(connection)
 
 
+def _opened(path: Path, *, locks: bool) -> sqlite3.Connection:
+    """Open a ledger to read it, and see whether that works."""
+    connection = sqlite3.connect(_address(path, "mode=ro", locks), uri=True, timeout=10)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        raise _refusal(path, error) from error
+    return connection
+
+
+def _address(path: Path, mode: str, locks: bool) -> str:
+    """Return a path as SQLite takes it, with options."""
+    return f"{path.absolute().as_uri()}?{mode}{'' if locks else '&nolock=1'}"
+
+
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Refuse a second run; the system frees the lock when the process ends."""
+def _locked(out: Path) -> Iterator[bool]:
+    """Refuse a second run; the system frees the lock when the process ends.
+
+    Yields
+    ------
+    bool
+        Whether the drive knows locks at all: some of clusters do not.
+    """
     # The lock of an empty database of its own: SQLite knows how every system locks,
     # and the ledger itself stays open to readers.
     with closing(sqlite3.connect(out / LOCK, timeout=0, isolation_level=None)) as lock:
+        locks = True
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
+            if NO_LOCKS in str(error):
+                locks = False
+            elif "locked" not in str(error):
                 raise
-            raise InputError(
-                f"Another run is writing to {out}. Wait for its end, or choose another "
-                "folder."
-            ) from error
-        yield
+            else:
+                raise InputError(
+                    f"Another run is writing to {out}. Wait for its end, or choose "
+                    "another folder."
+                ) from error
+        yield locks
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, *, locks: bool) -> sqlite3.Connection:
     """Open a ledger to write it, with its tables."""
     # one job uses it, but not always from the same thread
     connection = sqlite3.connect(
-        path, timeout=30, isolation_level=None, check_same_thread=False
+        _address(path, "mode=rwc", locks),
+        uri=True,
+        timeout=30,
+        isolation_level=None,
+        check_same_thread=False,
     )
     try:
         # Readers do not wait for the writer, and the writer not for them. Where the
@@ -162,7 +202,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     except BaseException as error:
         connection.close()
         if isinstance(error, sqlite3.DatabaseError):
-            raise _damaged(path, error) from error
+            raise _refusal(path, error) from error
         raise
     return connection
 
@@ -174,7 +214,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         if version <= SCHEMA:
             connection.execute(f"SELECT {COLUMNS} FROM images LIMIT 1").fetchone()
     except sqlite3.DatabaseError as error:
-        raise _damaged(path, error) from error
+        raise _refusal(path, error) from error
     if version > SCHEMA:
         raise InputError(
             f"{path} was written by a later version of napari-medseg. Update "
@@ -182,8 +222,13 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _damaged(path: Path, error: sqlite3.Error) -> OverwriteError:
-    """Say that a file is no ledger."""
+def _refusal(path: Path, error: sqlite3.Error) -> InputError:
+    """Say that a ledger cannot be opened, or that a file is no ledger."""
+    if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
+        return InputError(
+            f"{path} cannot be opened ({error}). Check the free space and the rights "
+            "of the folder, or choose another folder."
+        )
     return OverwriteError(
         f"{path}, which says what was done in this folder, cannot be read ({error}). "
         "Choose another folder, or ask for everything to be done again (--overwrite)."
