@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import npe2
@@ -28,15 +29,18 @@ from napari_medseg.widgets.segment import SegmentWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 NAME = "napari-medseg"
-FORMS = {
-    "annotate": "napari/layers/annotate",
-    "tune": "napari/layers/segment",
-    "segment": "napari/layers/segment",
-    "measure": "napari/layers/measure",
+CONTRIBUTIONS = npe2.PluginManifest.from_file(
+    Path(__file__).parents[1] / "napari.yaml"
+).contributions
+FORMS = {form.command: form.display_name for form in CONTRIBUTIONS.widgets}
+"""Commands of the forms, and their names."""
+
+MENUS = {
+    item.command: menu for menu, items in CONTRIBUTIONS.menus.items() for item in items
 }
+"""The menu of each form."""
 
 
 @pytest.fixture
@@ -62,24 +66,22 @@ def settings() -> Iterator[Any]:
 # -------------------------------------------------------------------- menus, palette
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_opens_by_its_command(viewer: Any, form: str) -> None:
-    command = f"{NAME}.{form}"
+@pytest.mark.parametrize("command", FORMS)
+def test_every_form_opens_by_its_command(viewer: Any, command: str) -> None:
     app = get_app_model()
     app.commands.execute_command(command).result()
-    title = f"{form.capitalize()} (medseg)"
+    title = f"{FORMS[command]} (medseg)"
     assert title in viewer.window.dock_widgets
-    listed = app.menus.get_menu(FORMS[form])
+    assert MENUS[command].startswith("napari/layers/")
     titles = [
         item.command.title
-        for item in listed
+        for item in app.menus.get_menu(MENUS[command])
         if isinstance(item, MenuItem) and item.command.id == command
     ]
     assert titles == [title]
     palette = app.menus.get_menu(app.menus.COMMAND_PALETTE_ID)
-    assert command in [
-        item.command.id for item in palette if isinstance(item, MenuItem)
-    ]
+    offered = [item.command.id for item in palette if isinstance(item, MenuItem)]
+    assert command in offered
 
 
 def test_the_palette_offers_nothing_that_needs_a_file(viewer: Any) -> None:
@@ -91,11 +93,12 @@ def test_the_palette_offers_nothing_that_needs_a_file(viewer: Any) -> None:
         if isinstance(item, MenuItem) and item.command.id.startswith(f"{NAME}.")
     ]
     usable = {
-        command.id.removeprefix(f"{NAME}.")
+        command.id
         for command in ours
         if command.enablement is None or command.enablement.eval({})
     }
-    assert usable == {*FORMS, "two_kinds", "mixed"}
+    samples = {f"{NAME}.{sample.key}" for sample in CONTRIBUTIONS.sample_data}
+    assert usable == {*FORMS, *samples}
 
 
 # ----------------------------------------------------------------------------- files
