@@ -121,7 +121,7 @@ class Way:
 
 
 WAYS = {
-    "PTSAM decoder": Way(Prompts(PROMPTS), 5e-2, 3),
+    "PTSAM decoder": Way(Prompts(PROMPTS), 0.2, 3),
     "PTSAM decoder + encoder": Way(Prompts(PROMPTS, PROMPTS), 2e-2, 3),
     "mask decoder": Way(MaskDecoder(), 5e-4, 3),
     "LoRA": Way(Lora(), 5e-4, 3),

@@ -27,7 +27,9 @@ class PromptTuning:
     dice: float = setting(1.0, "Weight of the Dice loss.", ge=0.0)
     cross_entropy: float = setting(1.0, "Weight of the cross-entropy.", ge=0.0)
     steps: int = setting(200, "Optimisation steps.", ge=1)
-    learning_rate: float = setting(5e-2, "Peak learning rate.", ge=0.0)
+    learning_rate: float | None = setting(
+        None, "Peak learning rate; by default 0.2, with encoder prompts 0.02.", ge=0.0
+    )
     batch: int = setting(3, "Views a step.", ge=1)
     views: int | None = setting(
         None, "Changed views an image; more for small SAMs by default.", ge=0
@@ -49,6 +51,13 @@ class PromptTuning:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate: as given, or what the search for a recipe found best."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 0.02 if self.encoder_prompts else 0.2
 
 
 @dataclass(frozen=True)

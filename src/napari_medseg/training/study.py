@@ -293,7 +293,7 @@ class Study:
         return FitConfig(
             steps=config.steps,
             stop_at=config.stop_at[number] if number < len(config.stop_at) else None,
-            learning_rate=config.learning_rate,
+            learning_rate=config.peak_rate,
             evaluate_every=max(1, config.steps // 12),
             minutes=minutes,
             seed=config.seed,
