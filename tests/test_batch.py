@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from bright import (
     label_files,
     names,
     provenance_of,
+    same_labels,
     save,
     save_squares,
     segment,
@@ -400,6 +402,29 @@ def test_what_is_asked_for_is_written(images: Path, out: Path) -> None:
     (out / "probabilities" / "b_probabilities.tiff").unlink()
     again = finish(segment_batch([images], out, settings))
     assert names(again.done) == ["b.tif"]
+
+
+@pytest.mark.parametrize("objects", [None, ObjectConfig(min_size=4)])
+def test_large_images_are_done_over_the_disk(
+    images: Path, tmp_path: Path, objects: ObjectConfig | None
+) -> None:
+    settings = BatchSettings("otsu", objects=objects, formats=("csv",))
+    small, large = tmp_path / "small", tmp_path / "large"
+    finish(segment_batch([images], small, settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_medseg.large.LARGE_PIXELS", 100)
+        report = finish(segment_batch([images], large, settings))
+        asked = replace(settings, probabilities=True)
+        job = segment_batch([images], large, asked, redo=True)
+        assert "too large for probabilities" in " ".join(finish(job).notes.values())
+    assert (len(report.done), report.notes) == (3, {})
+    assert same_labels(small, large)
+    with read_ledger(small) as first, read_ledger(large) as second:
+        assert [row.objects for row in first.rows()] == [
+            row.objects for row in second.rows()
+        ]
+    for name in report.files:
+        assert (small / name).read_bytes() == (large / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,7 +26,7 @@ from napari_medseg.io.images import read_image
 from napari_medseg.large import is_large, segment_large_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from napari_medseg._types import FloatArray, Job, LabelArray
@@ -113,8 +113,9 @@ class ImageWorker:
             The run was stopped.
         """
         started = time.perf_counter()
+        queue = _Queue(self._turn, stopped)
         try:
-            row = self._segment(work, stopped)
+            row = self._segment(work, queue)
         except FAULTS as error:
             row = failed(work, str(error))
         except MemoryError:
@@ -125,17 +126,18 @@ class ImageWorker:
             # a fault of this program in one image shall not end a night's run
             logging.getLogger(__name__).exception("%s", work.source)
             row = failed(work, f"{type(error).__name__}: {error} (please report this)")
-        return replace(row, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started - queue.waited
+        return replace(row, seconds=seconds)
 
-    def _segment(self, work: Work, stopped: Callable[[], bool]) -> LedgerRow:
+    def _segment(self, work: Work, queue: _Queue) -> LedgerRow:
         """Read, predict and write one image."""
         before, content = _looked_at(work.source)
         image = read_image(work.source)
         if is_large(image):
-            written, note = self._segment_large(image, work, stopped)
+            written, note = self._segment_large(image, work, queue)
             _check_unchanged(work.source, before)
         else:
-            found = self._predict(image, stopped)
+            found = self._predict(image, queue)
             _check_unchanged(work.source, before)
             note = found.note
             written = write_outputs(
@@ -160,7 +162,7 @@ class ImageWorker:
             files=written.files,
         )
 
-    def _predict(self, image: ImageFile, stopped: Callable[[], bool]) -> _Predicted:
+    def _predict(self, image: ImageFile, queue: _Queue) -> _Predicted:
         """Return what was found in all slices."""
         settings = self._settings
         # of several classes, each object is of one
@@ -168,9 +170,7 @@ class ImageWorker:
         labels, classes, kept = _Slices(image), _Slices(image), _Slices(image)
         note = ""
         for _, plane in image.slices():
-            with self._turn:
-                if stopped():
-                    raise Stopped
+            with queue.turn():
                 prediction = self._segmenter.predict(plane)
             note = note or prediction.note
             labels.append(labels_of(prediction, settings.labels))
@@ -186,13 +186,13 @@ class ImageWorker:
         )
 
     def _segment_large(
-        self, image: ImageFile, work: Work, stopped: Callable[[], bool]
+        self, image: ImageFile, work: Work, queue: _Queue
     ) -> tuple[Written, str]:
         """Segment an image that does not fit into memory."""
         target = self._out / output_files(work.name, self._settings)[0]
         job = segment_large_file(image, self._segmenter, self._settings.labels, target)
-        with self._turn, closing(job):
-            note = _finish(job, stopped).note
+        with queue.turn(), closing(job):
+            note = queue.finish(job).note
         if self._settings.probabilities:
             note = f"{note} It is too large for probabilities.".strip()
         written = write_beside(
@@ -204,6 +204,48 @@ class ImageWorker:
             replace(self._settings, probabilities=False),
         )
         return written, note
+
+
+class _Queue:
+    """Where an image waits for the segmenter, unless the run is stopped.
+
+    Parameters
+    ----------
+    turn : Lock
+        Held by the image whose turn it is.
+    stopped : callable
+        Whether the run is stopped.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds.
+    """
+
+    def __init__(self, turn: Lock, stopped: Callable[[], bool]) -> None:
+        self.waited = 0.0
+        self._turn = turn
+        self._stopped = stopped
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for the turn, and hold it."""
+        asked = time.perf_counter()
+        with self._turn:
+            self.waited += time.perf_counter() - asked
+            if self._stopped():
+                raise Stopped
+            yield
+
+    def finish(self, job: Job[T]) -> T:
+        """Run a job to its end."""
+        while not self._stopped():
+            try:
+                next(job)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+        raise Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,17 +284,6 @@ class _Slices:
     def together(self) -> Any:
         """Return all slices, ``(*stack, ...)``."""
         return self._array.reshape(*self._stack, *self._array.shape[1:])
-
-
-def _finish(job: Job[T], stopped: Callable[[], bool]) -> T:
-    """Run a job to its end, unless the run is stopped."""
-    while not stopped():
-        try:
-            next(job)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-    raise Stopped
 
 
 def _check_unchanged(source: Path, before: Stamp) -> None:
