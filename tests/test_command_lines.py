@@ -11,6 +11,9 @@ from napari.layers import Image, Labels
 from typer.testing import CliRunner
 
 from napari_medseg.cli.app import app
+from napari_medseg.inference import open_segmenter
+from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
+from napari_medseg.io.images import read_annotation, read_image
 from napari_medseg.io.pairs import Pair, gather, read_pairs
 from napari_medseg.widgets._annotated import pairs_of_layers
 from napari_medseg.widgets._command import (
@@ -79,3 +82,22 @@ def test_the_line_segments(tmp_path: Path) -> None:
     assert len(list(out.glob("*.tif"))) == 3
     plain = segment_command([images], tmp_path / "classes", model="otsu", objects=None)
     assert run(plain).exit_code == 0
+
+
+@pytest.mark.parametrize("kind", ["objects", "classes"])
+def test_the_line_makes_the_labels_that_the_form_makes(
+    kind: str, tmp_path: Path
+) -> None:
+    image, labels = layers("uint8")
+    images, _ = save_annotated(image, labels, tmp_path)
+    settings = {"threshold": 0.4, "min_size": 12, "smoothing": 1.5}
+    config = (ObjectConfig if kind == "objects" else ClassConfig)(**settings)
+    given = {"objects": None, "classes": None} | {kind: settings}
+    out = tmp_path / "out"
+    done = run(segment_command([images], out, model="otsu", **given))
+    assert done.exit_code == 0, done.output
+    segmenter = open_segmenter("otsu")
+    for path in images.glob("*.tif"):
+        found = read_annotation(out / path.name).labels
+        prediction = segmenter.predict(read_image(path).plane())
+        np.testing.assert_array_equal(found, labels_of(prediction, config))
