@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from threading import Event
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -70,6 +71,11 @@ class Watch:
         end = time.monotonic() + seconds
         self.until(lambda: time.monotonic() > end)
 
+    def for_steps(self, count: int) -> None:
+        """Go on for some steps."""
+        for _ in range(count):
+            next(self._job)
+
     def end(self) -> BatchReport:
         """Stop it and return its report."""
         self._stop.set()
@@ -109,14 +115,28 @@ def test_images_are_segmented_as_they_come(images: Path, out: Path) -> None:
     assert report.failed == {}
 
 
-def test_a_file_is_taken_once_it_is_complete(images: Path, out: Path) -> None:
+def test_a_file_is_taken_once_it_is_complete(
+    images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(
+        "napari_medseg.batch.watch.time", SimpleNamespace(monotonic=lambda: now)
+    )
+    monkeypatch.setattr("napari_medseg.batch.loop.HEARTBEAT", 0.01)
     whole = save(images.parent / "whole.tif", square(4)).read_bytes()
-    watch = Watch(images, out)
+    watch = Watch(images, out, settle=5.0, poll=1.0)
+    part = len(whole) // 4
     with open(images / "a.tif", "wb", buffering=0) as file:
-        for part in range(0, len(whole), len(whole) // 8):
-            file.write(whole[part : part + len(whole) // 8])
-            watch.for_seconds(0.2)
-            assert label_files(out) == []
+        for start in range(0, len(whole), part):
+            file.write(whole[start : start + part])
+            for _ in range(4):  # seconds without a change, and that is too few
+                watch.for_steps(4)
+                now += 1.1
+            with read_ledger(out) as ledger:
+                assert not any(ledger.counts().values())
+    for _ in range(3):
+        watch.for_steps(4)
+        now += 1.1
     watch.until(written(out, "a.tif"))
     report = watch.end()
     assert (names(report.done), report.failed) == (["a.tif"], {})
