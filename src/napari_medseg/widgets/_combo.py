@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QWidget
 
 if TYPE_CHECKING:
@@ -57,4 +58,8 @@ def narrow(control: QWidget) -> QWidget:
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
         box.setMinimumContentsLength(LETTERS)
+        # results of one image begin alike
+        view = box.view()
+        if view is not None:
+            view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
     return control

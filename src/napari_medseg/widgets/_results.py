@@ -172,7 +172,7 @@ class ResultLayers(QObject):
     def _add(self, order: Order, result: Result) -> Labels:
         """Add a labels layer over an image layer."""
         image, names = result.image, [str(item["name"]) for item in result.classes]
-        words = " objects" if self._kind == "objects" else ""
+        words = " (objects)" if self._kind == "objects" else ""
         path = image.source.path
         options: dict[str, Any] = {
             "name": f"{image.name}: {order.title}{words}",
