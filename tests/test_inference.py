@@ -445,21 +445,7 @@ def test_a_specialist_fits_the_nano_that_it_is_shipped_with(name: str) -> None:
     assert card.scores["test"]["images"] > 0
 
 
-NO_BETTER = pytest.mark.xfail(
-    strict=True,
-    reason="this nano finds these cells untuned as well; see docs/benchmarks.md",
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nuclei-fluo",
-        "nuclei-histo",
-        pytest.param("cells-phase", marks=NO_BETTER),
-        pytest.param("outline-phase", marks=NO_BETTER),
-    ],
-)
+@pytest.mark.parametrize("name", list(SPECIALISTS))
 def test_a_specialist_is_better_than_sam_untuned(name: str) -> None:
     test = read_card(bundled.find(SPECIALISTS[name].file)).scores["test"]
     assert test["dice"] > test["untuned"]
