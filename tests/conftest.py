@@ -21,6 +21,10 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # Read by napari when it is first imported: no settings of whoever runs the tests.
 os.environ["NAPARI_CONFIG"] = ""
 
+# Before the first window, and after the variables above: software OpenGL and torch's
+# compiler bring an LLVM each, and crash where that of torch comes second.
+import torchvision  # noqa: E402, F401
+
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
 
 
