@@ -37,6 +37,7 @@ from napari_medseg.batch import (
 )
 from napari_medseg.instances import ClassConfig, ObjectConfig
 from napari_medseg.io.images import read_annotation
+from napari_medseg.models.classical import Otsu
 
 if TYPE_CHECKING:
     from napari_medseg._types import Job
@@ -444,3 +445,18 @@ def test_settings_are_plain_values() -> None:
         settings = BatchSettings("otsu", objects=objects, formats=("csv",))
         values = json.loads(json.dumps(to_dict(settings)))
         assert from_dict(BatchSettings, values, "a test") == settings
+
+
+def test_objects_of_a_stack_are_numbered_through_its_slices(tmp_path: Path) -> None:
+    image = np.zeros((2, 40, 60), np.uint8)
+    image[:, 5:15, 5:15] = image[:, 25:35, 30:45] = 200
+    tifffile.imwrite(
+        tmp_path / "stack.ome.tif", image, ome=True, metadata={"axes": "ZYX"}
+    )
+    out = tmp_path / "out"
+    job = segment_files(
+        [tmp_path / "stack.ome.tif"], Otsu(), out, objects=ObjectConfig()
+    )
+    assert finish(job).failed == {}
+    labels = np.asarray(read_annotation(out / "stack.tif").labels)
+    assert [sorted(set(np.unique(each)) - {0}) for each in labels] == [[1, 2], [3, 4]]

@@ -19,7 +19,7 @@ from napari_medseg._types import (
     finish,
 )
 from napari_medseg.inference import open_segmenter
-from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
+from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of, number_on
 from napari_medseg.io.images import read_image
 from napari_medseg.large import segment_large_file
 
@@ -79,10 +79,14 @@ def in_memory(
     path: Path, model: str, config: ObjectConfig | ClassConfig | None
 ) -> np.ndarray:
     segmenter = open_segmenter(model, "cpu")
-    slices = [
-        labels_of(segmenter.predict(plane), config)
-        for _, plane in read_image(path).slices()
-    ]
+    slices: list[np.ndarray] = []
+    highest = 0
+    for _, plane in read_image(path).slices():
+        found = labels_of(segmenter.predict(plane), config)
+        if isinstance(config, ObjectConfig):
+            found = number_on(found, highest)
+            highest = int(found.max())
+        slices.append(found)
     return np.stack(slices)
 
 

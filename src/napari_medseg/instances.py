@@ -29,6 +29,7 @@ __all__ = [
     "keep_objects",
     "labels_of",
     "measure",
+    "number_on",
 ]
 
 _EIGHT = np.ones((3, 3), bool)
@@ -386,6 +387,25 @@ def _fill_each(labels: LabelArray) -> LabelArray:
         view = result[box]
         view[inside & (view == 0)] = index
     return result
+
+
+def number_on(labels: LabelArray, highest: int) -> LabelArray:
+    """Continue the numbers of objects from the slices before to the next one.
+
+    Parameters
+    ----------
+    labels : ndarray
+        ``int32 (Y, X)``, objects numbered from 1.
+    highest : int
+        The highest number of the slices before.
+
+    Returns
+    -------
+    ndarray
+        ``int32 (Y, X)``; no number is one of another slice.
+    """
+    numbered: LabelArray = np.where(labels > 0, labels + highest, 0).astype(np.int32)
+    return numbered
 
 
 def drop_small(labels: LabelArray, size: int) -> LabelArray:

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,12 @@ import numpy as np
 
 from napari_medseg._types import BandSegmenter, InputError, JobError, Progress
 from napari_medseg.blocks import blocks_of, find_objects_in_blocks
-from napari_medseg.instances import ClassConfig, ObjectConfig, find_classes
+from napari_medseg.instances import (
+    ClassConfig,
+    ObjectConfig,
+    find_classes,
+    number_on,
+)
 from napari_medseg.io.pixels import FilePixels
 from napari_medseg.io.tiles import write_label_tiles
 
@@ -153,11 +159,17 @@ def segment_large_file(
         letters = [letter for letter in image.axes if letter in "TZ"]
         axes = "".join(letters) + "YX"
         lengths = [image.data.shape[image.axes.index(letter)] for letter in letters]
+        # objects are numbered on from slice to slice, classes are not
+        counts = [item.highest for item in done]
+        each = counts if isinstance(config, ObjectConfig) else [0] * len(counts)
+        before = list(accumulate(each, initial=0))
         write_label_tiles(
             target,
-            lambda number, rows: np.asarray(done[number].labels[rows]),
+            lambda number, rows: number_on(
+                np.asarray(done[number].labels[rows]), before[number]
+            ),
             (*lengths, *image.size),
-            max(item.highest for item in done),
+            max(before[-1], *counts),
             axes=axes,
             scale=_of_axes(image.scale, axes),
             units=_of_axes(image.units, axes),

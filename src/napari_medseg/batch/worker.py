@@ -21,7 +21,7 @@ from napari_medseg.batch.inputs import readable
 from napari_medseg.batch.ledger import DONE, FAILED, LedgerRow
 from napari_medseg.batch.outputs import output_files, write_beside, write_outputs
 from napari_medseg.batch.stamps import Stamp, digest, stamp
-from napari_medseg.instances import labels_of
+from napari_medseg.instances import labels_of, number_on
 from napari_medseg.io.images import read_image
 from napari_medseg.large import is_large, segment_large_file
 
@@ -168,12 +168,16 @@ class ImageWorker:
         # of several classes, each object is of one
         several = len(self.described.classes) > 2 and settings.objects is not None
         labels, classes, kept = _Slices(image), _Slices(image), _Slices(image)
-        note = ""
+        note, highest = "", 0
         for _, plane in image.slices():
             with queue.turn():
                 prediction = self._segmenter.predict(plane)
             note = note or prediction.note
-            labels.append(labels_of(prediction, settings.labels))
+            found = labels_of(prediction, settings.labels)
+            if settings.objects is not None:
+                found = number_on(found, highest)
+                highest = max(highest, int(found.max(initial=0)))
+            labels.append(found)
             if several:
                 classes.append(prediction.labels)
             if settings.probabilities:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_medseg.instances import number_on
 from napari_medseg.widgets._layers import (
     class_colours,
     empty_labels,
@@ -53,7 +53,7 @@ class Result:
         """Return objects with numbers that no slice before has: one row each."""
         if first:
             self._top, self._kinds = 0, {}
-        numbered = np.where(made.labels > 0, made.labels + self._top, 0)
+        numbered = number_on(made.labels, self._top)
         self._kinds |= dict(enumerate(made.kinds, self._top + 1))
         if self.labels is not None:
             self.labels.metadata["kinds"] = self._kinds
