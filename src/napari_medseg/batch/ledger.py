@@ -176,16 +176,18 @@ class LedgerReader:
         for page in self._pages(COLUMNS, state):
             yield from map(_row, page)
 
-    def summaries(self) -> Iterator[Summary]:
+    def summaries(self) -> Iterator[tuple[Any, ...]]:
         """Give what a list shows of each image, as `rows` does and much quicker.
 
         Yields
         ------
-        Summary
-            One an image.
+        tuple
+            What `Summary._make` takes, one an image. Plain tuples of texts and numbers
+            are nothing to Python's garbage collector, which would stop a viewer for
+            the better part of a second to look through thousands of objects.
         """
         for page in self._pages(", ".join(Summary._fields), None):
-            yield from map(Summary._make, page)
+            yield from page
 
     def _pages(
         self, columns: str, state: str | None

@@ -15,10 +15,10 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_medseg.io.exports import FORMATS, has_parquet
 from napari_medseg.widgets._combo import combo
+from napari_medseg.widgets._folded import Folded
 from napari_medseg.widgets._models import ModelChoice
 from napari_medseg.widgets._preferences import preferences
 from napari_medseg.widgets._sliders import CONFIGS, LabelSliders
@@ -98,10 +98,8 @@ class BatchChoice(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
-        for title, content in (("settings", settings), ("what is written", written)):
-            folded = QCollapsible(title)
-            folded.addWidget(content)
-            layout.addWidget(folded)
+        layout.addWidget(Folded("settings", settings))
+        layout.addWidget(Folded("what is written", written))
 
     @property
     def workers(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_medseg._types import (
     JobError,
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from qtpy.QtWidgets import QWidget
-
     from napari_medseg.engine import Engine, Task
 
 HOLDER = "medseg-batch-run"
 """Name of the object in a viewer's window that is its run."""
+
+FORM = "medseg-folders"
+"""Name of the forms that show it."""
 
 REDO, OVERWRITE = "redo", "overwrite"
 
@@ -113,8 +115,6 @@ class BatchRun(QObject):
         How it ended, in words for the user.
     remedy : str
         What may be asked for after an error: `REDO`, `OVERWRITE`, or nothing.
-    watched : bool
-        Whether a form is in sight that says how it ends.
     """
 
     changed = Signal()
@@ -127,7 +127,6 @@ class BatchRun(QObject):
         self.progress = Progress(0, None, "")
         self.paused = False
         self.told = self.remedy = ""
-        self.watched = False
         self._is_ending = False
         self._task: Task | None = None
         self._pace = Pace()
@@ -227,9 +226,15 @@ class BatchRun(QObject):
         if self._activity is not None:
             self._activity.close()
             self._activity = None
-        if not self.watched and self.order is not None:
+        if self.order is not None and not self._is_in_sight():
             show_info(f"{self.order.out}: {told}")
         self.ended.emit()
+
+    def _is_in_sight(self) -> bool:
+        """Tell whether there is a form that says how it ends."""
+        window = self.parent()
+        forms = window.findChildren(QWidget, FORM) if window is not None else []
+        return any(form.isVisible() for form in forms)
 
 
 def run_of(widget: QWidget) -> BatchRun:

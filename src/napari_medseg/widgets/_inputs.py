@@ -46,7 +46,7 @@ class Inputs(QWidget):
         self._several: tuple[Path, ...] = ()
         self._line = PathLine()
         self._line.setObjectName("inputs")
-        self._line.setPlaceholderText("folder or files; drop them here")
+        self._line.setPlaceholderText("choose, or drop here")
         self._line.editingFinished.connect(self.settled)
         self._line.dropped.connect(self._on_chosen)
         self._line.textChanged.connect(self._on_text_changed)

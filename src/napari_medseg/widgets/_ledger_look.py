@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_medseg._types import InputError, MedsegError
 from napari_medseg.batch import LEDGER, read_ledger
-from napari_medseg.batch.ledger import DONE, FAILED, RUNNING, WAITING
+from napari_medseg.batch.ledger import DONE, FAILED, RUNNING, WAITING, Summary
 from napari_medseg.batch.report import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from napari_medseg.batch.ledger import Summary
 
 ALL = "all"
 
@@ -30,6 +28,14 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
 
 COLUMNS = ("name", "state", "objects", "seconds", "quality")
 """Fields of `Summary` that the table has columns for."""
+
+Row = tuple[Any, ...]
+"""What `Summary._make` takes; see `LedgerReader.summaries`."""
+
+_PLACES = {name: place for place, name in enumerate(Summary._fields)}
+
+DIGITS = 20
+"""Numbers in names of images have hardly more digits."""
 
 _STATES = (FAILED, RUNNING, WAITING, DONE)
 """States in the order in which they are looked for."""
@@ -67,8 +73,8 @@ class Look:
         What was asked for.
     there : bool
         Whether there is a ledger.
-    rows : list of Summary
-        The rows to show, in order.
+    rows : list of tuple
+        The rows to show, in order; each is what `Summary._make` takes.
     counts : mapping of str to int
         How many images are in each state.
     report : bool
@@ -77,7 +83,7 @@ class Look:
         Why the ledger cannot be read; mostly empty.
     known : frozenset of str
         Columns of which something is known.
-    every : list of Summary
+    every : list of tuple
         All rows, by name.
     fingerprint : tuple
         What tells this ledger from a later one.
@@ -85,12 +91,12 @@ class Look:
 
     wish: Wish
     there: bool = False
-    rows: Sequence[Summary] = ()
+    rows: Sequence[Row] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     report: bool = False
     trouble: str = ""
     known: frozenset[str] = frozenset()
-    every: Sequence[Summary] = ()
+    every: Sequence[Row] = ()
     fingerprint: tuple[Any, ...] = ()
 
     @property
@@ -138,9 +144,7 @@ def look_at(wish: Wish, before: Look | None = None) -> Look:
     if before and same and before.wish == wish and before.report == report:
         return before
     rows = _arranged(every, wish)
-    known = frozenset(
-        name for name in COLUMNS if any(getattr(row, name) is not None for row in rows)
-    )
+    known = frozenset(name for name in COLUMNS if _is_known(name, rows))
     return Look(wish, True, rows, counts, report, "", known, every, fingerprint)
 
 
@@ -166,29 +170,38 @@ def holds_others(out: Path, inputs: Sequence[Path]) -> bool:
         return False
     if first is None:
         return False
-    source = Path(first.source)
+    source = Path(Summary._make(first).source)
     above = (source, *source.parents)
     return not any(item.absolute() in above for item in inputs)
 
 
-def _arranged(every: Sequence[Summary], wish: Wish) -> list[Summary]:
+def _is_known(column: str, rows: Sequence[Row]) -> bool:
+    place = _PLACES[column]
+    return any(row[place] is not None for row in rows)
+
+
+def _arranged(every: Sequence[Row], wish: Wish) -> list[Row]:
     """Return the rows to show, in order; what is not known comes last."""
-    states = FILTERS[wish.shown]
-    rows = [row for row in every if row.state in states]
-    rows.sort(key=lambda row: _natural(row.name))
+    states, name, state = FILTERS[wish.shown], _PLACES["name"], _PLACES["state"]
+    rows = [row for row in every if row[state] in states]
+    rows.sort(key=lambda row: _natural(row[name]))
     if wish.column == "name":
         return rows[::-1] if wish.descending else rows
-    known = [row for row in rows if getattr(row, wish.column) is not None]
-    known.sort(key=lambda row: _key(row, wish.column), reverse=wish.descending)
-    return known + [row for row in rows if getattr(row, wish.column) is None]
+    place = _PLACES[wish.column]
+    known = [row for row in rows if row[place] is not None]
+    known.sort(key=lambda row: _rank(row[place]), reverse=wish.descending)
+    return known + [row for row in rows if row[place] is None]
 
 
-def _key(row: Summary, column: str) -> Any:
-    value = getattr(row, column)
-    return _STATES.index(value) if column == "state" else value
+def _rank(value: Any) -> Any:
+    """Return what is sorted by: states have their own order."""
+    return _STATES.index(value) if isinstance(value, str) else value
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return what sorts ``img2`` before ``img10``."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(int(part) if part.isdecimal() else -1, part) for part in parts]
+def _natural(name: str) -> str:
+    """Return what sorts ``img2`` before ``img10``.
+
+    A text, because lists of parts would be so many that Python stops everything to
+    look for garbage.
+    """
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(DIGITS), name.casefold())

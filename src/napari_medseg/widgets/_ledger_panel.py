@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from napari_medseg.batch.ledger import DONE, FAILED, WAITING
 from napari_medseg.widgets._background import Background
 from napari_medseg.widgets._combo import combo
-from napari_medseg.widgets._ledger_look import ALL, FILTERS, Look, Wish, look_at
+from napari_medseg.widgets._ledger_look import FILTERS, Look, Wish, look_at
 from napari_medseg.widgets._ledger_table import LedgerTable
 
 if TYPE_CHECKING:
@@ -88,11 +88,10 @@ class LedgerPanel(QWidget):
         if out == self._out:
             self.refresh()
             return
-        self._out, self._look = out, None
+        self._out = out
+        self._show(None)
         self._timer.stop()
-        if out is None:
-            self._show(None)
-        else:
+        if out is not None:
             self.refresh()
             self._timer.start(PERIOD)
 
@@ -160,7 +159,7 @@ class LedgerPanel(QWidget):
         for place, (word, count) in enumerate(counts.items()):
             self._filter.setItemText(place, f"{word} ({count:,})")
         told = (f"{counts[word]:,} {word}" for word in (DONE, FAILED, WAITING))
-        self._counts.setText(", ".join(told) + f", of {counts[ALL]:,}")
+        self._counts.setText(", ".join(told))
         self.setVisible(True)
 
     def _on_sorting(self, column: str, descending: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
-from napari_medseg.batch.ledger import DONE, FAILED, RUNNING, WAITING
+from napari_medseg.batch.ledger import DONE, FAILED, RUNNING, WAITING, Summary
 from napari_medseg.widgets._ledger_look import COLUMNS
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qtpy.QtCore import QObject
     from qtpy.QtWidgets import QWidget
 
-    from napari_medseg.batch.ledger import Summary
+    from napari_medseg.widgets._ledger_look import Row
 
 HEADERS = {
     "name": ("image", "Name of the results in the folder"),
@@ -60,16 +60,16 @@ class LedgerModel(QAbstractTableModel):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._rows: list[Summary] = []
+        self._rows: list[Row] = []
         self._is_running = False
 
-    def show_rows(self, rows: Sequence[Summary], *, is_running: bool) -> None:
+    def show_rows(self, rows: Sequence[Row], *, is_running: bool) -> None:
         """Show rows; what is chosen stays chosen, wherever it now is.
 
         Parameters
         ----------
-        rows : sequence of Summary
-            In order.
+        rows : sequence of tuple
+            In order; each is what `Summary._make` takes.
         is_running : bool
             Whether a run goes on; otherwise nothing is in work, whatever a run that
             was killed has noted.
@@ -82,15 +82,15 @@ class LedgerModel(QAbstractTableModel):
             self.endInsertRows()
         self.layoutAboutToBeChanged.emit()
         chosen = self.persistentIndexList()
-        names = {self._rows[index.row()].name for index in chosen}
+        names = [self.row(index.row()).name for index in chosen]
         places = {
-            row.name: place
+            row[0]: place
             for place, row in enumerate(rows if names else ())
-            if row.name in names
+            if row[0] in names
         }
         moved = [
-            self._moved(index, places.get(self._rows[index.row()].name))
-            for index in chosen
+            self._moved(index, places.get(name))
+            for index, name in zip(chosen, names, strict=True)
         ]
         self._rows[:wanted] = rows
         self.changePersistentIndexList(chosen, moved)
@@ -106,7 +106,7 @@ class LedgerModel(QAbstractTableModel):
 
     def row(self, place: int) -> Summary:
         """Return what a row shows."""
-        return self._rows[place]
+        return Summary._make(self._rows[place])
 
     def text(self, row: Summary, column: str) -> str:
         """Return what a cell says."""
@@ -136,14 +136,12 @@ class LedgerModel(QAbstractTableModel):
         """Return what a view asks of a cell."""
         if not 0 <= index.row() < len(self._rows):
             return None
-        row, column = self._rows[index.row()], COLUMNS[index.column()]
+        row, column = self.row(index.row()), COLUMNS[index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
             return self.text(row, column)
         if role == Qt.ItemDataRole.ToolTipRole:
             return row.error or "\n".join(filter(None, (row.source, row.note)))
-        if role == Qt.ItemDataRole.TextAlignmentRole and column not in COLUMNS[:2]:
-            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        return None
+        return _alignment(column) if role == Qt.ItemDataRole.TextAlignmentRole else None
 
     def headerData(self, section: int, orientation: Any, role: int = 0) -> Any:
         """Return what a view asks of a header."""
@@ -152,11 +150,21 @@ class LedgerModel(QAbstractTableModel):
         title, tip = HEADERS[COLUMNS[section]]
         if role == Qt.ItemDataRole.DisplayRole:
             return title
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return _alignment(COLUMNS[section])
         return tip if role == Qt.ItemDataRole.ToolTipRole else None
 
     def sort(self, column: int, order: Any = Qt.SortOrder.AscendingOrder) -> None:
         """Ask for the rows in another order."""
         self.sorting.emit(COLUMNS[column], order == Qt.SortOrder.DescendingOrder)
+
+
+def _alignment(column: str) -> Any:
+    """Return where the words or the numbers of a column stand."""
+    side = Qt.AlignmentFlag.AlignLeft
+    if column not in ("name", "state"):
+        side = Qt.AlignmentFlag.AlignRight
+    return side | Qt.AlignmentFlag.AlignVCenter
 
 
 class LedgerTable(QTableView):
@@ -205,7 +213,7 @@ class LedgerTable(QTableView):
         words = {"state": STATES[WAITING]}
         for place, column in enumerate(COLUMNS[1:], start=1):
             word = words.get(column, HEADERS[column][0])
-            self.setColumnWidth(place, self.fontMetrics().horizontalAdvance(word) + 18)
+            self.setColumnWidth(place, self.fontMetrics().horizontalAdvance(word) + 12)
         self.setMinimumHeight((ROWS + 1) * height + 12)
         self.setSortingEnabled(True)
         self.sortByColumn(0, Qt.SortOrder.AscendingOrder)

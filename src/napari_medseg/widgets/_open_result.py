@@ -122,7 +122,7 @@ class OpenResult(QObject):
         return "" if fits else OTHER_SIZE
 
     def _on_drawn(self, event: Any) -> None:
-        if any(layer is event.source for layer in self._layers):
+        if any(layer == event.source for layer in self._layers):
             self._is_drawn = True
 
 

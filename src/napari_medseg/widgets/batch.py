@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_medseg.batch.report import REPORT
 from napari_medseg.widgets._batch_choice import BatchChoice
-from napari_medseg.widgets._batch_run import REDO, BatchRun, Order, run_of
+from napari_medseg.widgets._batch_run import FORM, REDO, BatchRun, Order, run_of
 from napari_medseg.widgets._command import segment_command
 from napari_medseg.widgets._inputs import Inputs
 from napari_medseg.widgets._jobs import engine_of
@@ -32,6 +32,7 @@ from napari_medseg.widgets._open_result import OpenResult
 from napari_medseg.widgets._preferences import preferences
 from napari_medseg.widgets._result_files import read_made
 from napari_medseg.widgets._run_controls import AS_BEFORE, START, RunControls
+from napari_medseg.widgets._scrolled import Scrolled
 from napari_medseg.widgets._source import Folder
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class BatchWidget(QWidget):
         self, viewer: napari.viewer.Viewer, engine: Engine | None = None
     ) -> None:
         super().__init__()
+        self.setObjectName(FORM)
         self._engine = engine
         self._run: BatchRun | None = None
         self._order: Order | None = None  # the one that the controls show
@@ -75,9 +77,7 @@ class BatchWidget(QWidget):
         self.choice.refused.connect(self._tell)
         self._watch = QCheckBox("go on as new files come")
         self._watch.setObjectName("watch")
-        self._watch.setToolTip(
-            "Wait for files that a microscope writes, until Cancel"
-        )
+        self._watch.setToolTip("Wait for files that a microscope writes, until Cancel")
         self._controls = RunControls()
         self._controls.asked.connect(self._on_asked)
         self.panel = LedgerPanel()
@@ -110,25 +110,27 @@ class BatchWidget(QWidget):
         buttons.addWidget(self._buttons["Open report"], 0, 0)
         buttons.addWidget(self._buttons["Open folder"], 0, 1)
         buttons.addWidget(self._buttons["Copy as command"], 1, 0, 1, 2)
-        layout = QVBoxLayout(self)
+        everything = QWidget()
+        layout = QVBoxLayout(everything)
         layout.addWidget(self._orders)
         layout.addWidget(self._controls)
         layout.addWidget(self.panel, 1)
         layout.addLayout(buttons)
         layout.addStretch(0)
+        around = QVBoxLayout(self)
+        around.setContentsMargins(0, 0, 0, 0)
+        around.addWidget(Scrolled(everything))
 
     def showEvent(self, event: Any) -> None:
         """Show the run of the viewer that the form is now in."""
         super().showEvent(event)
         self.panel.sleep(False)
-        self._the_run().watched = True
+        self._the_run()
 
     def hideEvent(self, event: Any) -> None:
-        """Leave it to napari to say how the run ends: nobody sees the form."""
+        """Read no ledger that nobody looks at."""
         super().hideEvent(event)
         self.panel.sleep(True)
-        if self._run is not None:
-            self._run.watched = False
 
     # ------------------------------------------------------------------- folders
 
