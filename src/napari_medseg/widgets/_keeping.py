@@ -76,7 +76,7 @@ class BringBack(QPushButton):
         self.setVisible(found is not None)
         if found is not None:
             when = datetime.datetime.fromtimestamp(found.time)
-            self.setText(f"Bring back the annotation of {when:%d %B, %H:%M}")
+            self.setText(f"Bring back that of {when:%d %B, %H:%M}")
 
     def let_go(self) -> None:
         """Keep nothing more of it: it was saved."""
