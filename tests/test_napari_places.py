@@ -156,7 +156,7 @@ def test_a_model_without_a_viewer() -> None:
         open_model("mine.medseg")
 
 
-ENDINGS = (".tif", ".csv", ".geojson", ".zip", ".json", ".ome.zarr")
+ENDINGS = (".ome.tif", ".csv", ".geojson", ".zip", ".json", ".ome.zarr")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -166,7 +166,7 @@ def test_labels_are_saved_by_napari(viewer: Any, tmp_path: Path, ending: str) ->
     path = tmp_path / f"cells{ending}"
     viewer.layers.save(str(path), selected=True, plugin=NAME)
     assert path.exists()
-    if ending == ".tif":
+    if ending == ".ome.tif":
         found = read_annotation(path)
         np.testing.assert_array_equal(found.labels, labels())
         assert found.scale == {"Y": 0.5, "X": 0.25}
@@ -176,7 +176,7 @@ def test_the_save_dialog_lists_the_writers(viewer: Any) -> None:
     layer = viewer.add_labels(labels())
     listed, writers = _npe2.file_extensions_string_for_layers([layer])
     for words in (
-        "medseg label image with pixel size (*.tif *.tiff)",
+        "medseg label image with pixel size (*.ome.tif *.ome.tiff)",
         "medseg table of measurements (*.csv)",
         "medseg outlines for QuPath (*.geojson)",
         "medseg outlines for ImageJ (*.zip)",
