@@ -293,7 +293,7 @@ def test_the_copied_line_does_what_the_form_does(
         raise JobError("that is enough")
 
     monkeypatch.setattr("napari_medseg.batch.segment_batch", segment)
-    words = shlex.split(line) if os.name != "nt" else line.split()
+    words = [word.strip("'\"") for word in shlex.split(line, posix=False)]
     command(*words[1:])
     assert captured["inputs"] == [images]
     assert captured["out"] == out

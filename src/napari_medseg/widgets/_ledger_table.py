@@ -22,7 +22,7 @@ HEADERS = {
     "name": ("image", "Name of the results in the folder"),
     "state": ("state", "What became of it"),
     "objects": ("objects", "Objects found, all slices together"),
-    "seconds": ("seconds", "Time it took"),
+    "seconds": ("s", "Time it took, in seconds"),
     "quality": ("quality", "Predicted quality"),
 }
 """What stands above each column, and what it means."""
@@ -210,7 +210,7 @@ class LedgerTable(QTableView):
         across = self.horizontalHeader()
         across.setMinimumSectionSize(30)
         across.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        words = {"state": STATES[WAITING]}
+        words = {"state": STATES[WAITING], "seconds": "1,000"}
         for place, column in enumerate(COLUMNS[1:], start=1):
             word = words.get(column, HEADERS[column][0])
             self.setColumnWidth(place, self.fontMetrics().horizontalAdvance(word) + 12)
