@@ -23,6 +23,25 @@ if TYPE_CHECKING:
 _BOX = ("bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1")
 """Columns of the bounding box; the ends are exclusive."""
 
+_PLACES = {"T": "frame", "Z": "slice"}
+"""Columns that say where in a stack something is, counted from 0."""
+
+
+def place_columns(index: Mapping[str, int]) -> dict[str, int]:
+    """Return the columns that say where in a stack a slice lies.
+
+    Parameters
+    ----------
+    index : mapping of str to int
+        Such as ``{"T": 0, "Z": 3}``.
+
+    Returns
+    -------
+    dict
+        Such as ``{"frame": 0, "slice": 3}``.
+    """
+    return {_PLACES[letter]: place for letter, place in index.items()}
+
 
 def measure(
     labels: Array,

@@ -13,7 +13,6 @@ from napari_medseg.batch.tables import (
     class_names,
     image_rows,
     in_units,
-    place_columns,
 )
 from napari_medseg.io.atomic import atomic_path, disk_errors
 from napari_medseg.io.exports import (
@@ -24,6 +23,7 @@ from napari_medseg.io.exports import (
     write_ome_zarr,
     write_rois_planes,
 )
+from napari_medseg.measurements import place_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_medseg.batch.measuring import pixel_size
+from napari_medseg.measurements import place_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from napari_medseg._labels import AnyLabels
     from napari_medseg._types import LabelClass
     from napari_medseg.io.image_file import ImageFile
-
-_AXIS_NAMES = {"T": "frame", "Z": "slice"}
-"""Columns that say where in a stack something is, counted from 0."""
 
 _COUNT = "objects_"
 """Begins the names of columns that count the objects of a class."""
@@ -96,22 +94,6 @@ def class_names(classes: Sequence[LabelClass]) -> list[str]:
         name = " ".join(entry.name.split()) or f"class {number}"
         names.append(f"{name} {number}" if name in names else name)
     return names
-
-
-def place_columns(index: Mapping[str, int]) -> dict[str, int]:
-    """Return the columns that say where in a stack a slice lies.
-
-    Parameters
-    ----------
-    index : mapping of str to int
-        Such as ``{"T": 0, "Z": 3}``.
-
-    Returns
-    -------
-    dict
-        Such as ``{"frame": 0, "slice": 3}``.
-    """
-    return {_AXIS_NAMES[axis]: number for axis, number in index.items()}
 
 
 def _table(each: Measured) -> pd.DataFrame:

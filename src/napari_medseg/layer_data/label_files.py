@@ -25,8 +25,8 @@ from napari_medseg.layer_data.tables import (
     class_name,
     in_units,
     measured,
-    place_columns,
 )
+from napari_medseg.measurements import place_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_medseg.io.axes import unit_word
 from napari_medseg.layer_data.label_stack import CLASSES, PIXEL, LabelStack
-from napari_medseg.measurements import measure, measure_all_classes
+from napari_medseg.measurements import measure, measure_all_classes, place_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_medseg._labels import Array
-
-_PLACES = {"T": "frame", "Z": "slice"}
-"""Columns that say where in a stack something is, counted from 0."""
 
 _LENGTHS = (
     "position_y",
@@ -50,22 +47,6 @@ def physical_size(stack: LabelStack) -> tuple[dict[str, float], str | None]:
     if units or unit == PIXEL:
         return {}, None
     return {axis.lower(): stack.scale[axis] for axis in "YX"}, unit_word(unit)
-
-
-def place_columns(index: Mapping[str, int]) -> dict[str, int]:
-    """Return the columns that say where in a stack a slice lies.
-
-    Parameters
-    ----------
-    index : mapping of str to int
-        Such as ``{"T": 0, "Z": 3}``.
-
-    Returns
-    -------
-    dict
-        Such as ``{"frame": 0, "slice": 3}``.
-    """
-    return {_PLACES[letter]: place for letter, place in index.items()}
 
 
 def described(
