@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import roifile
+from drawn import objects
 from napari.layers import Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 
@@ -40,17 +41,6 @@ from napari_medseg.measurements import measure
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def objects() -> np.ndarray:
-    """Return a plain object, one with a hole, and one in two pieces."""
-    labels = np.zeros((20, 30), np.int32)
-    labels[2:6, 3:9] = 1
-    labels[10:17, 2:9] = 2
-    labels[12:14, 4:6] = 0
-    labels[3:6, 20:24] = 7
-    labels[12:15, 20:28] = 7
-    return labels
 
 
 def stack_of(layer: Labels) -> LabelStack:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from drawn import objects
 from roifile import ROI_TYPE, ImagejRoi
 
 from napari_medseg._types import InputError
@@ -23,17 +24,6 @@ from napari_medseg.io.outlines import (
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def objects() -> np.ndarray:
-    """Return a plain object, one with a hole, and one in two pieces."""
-    labels = np.zeros((20, 30), np.int32)
-    labels[2:6, 3:9] = 1
-    labels[10:17, 2:9] = 2
-    labels[12:14, 4:6] = 0
-    labels[3:6, 20:24] = 7
-    labels[12:15, 20:28] = 7
-    return labels
 
 
 def test_geojson_that_was_written_here(tmp_path: Path) -> None:
