@@ -25,6 +25,8 @@ from napari_medseg.training.trainer import FitConfig, fit
 from napari_medseg.training.views import Example, FreshViews, ViewConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_medseg._types import FloatArray, LabelClass
     from napari_medseg.io.normalise import Normalisation
     from napari_medseg.io.pairs import Pairs
@@ -51,7 +53,12 @@ class UNetSegmenter:
         return Prediction(probabilities, self.classes, note)
 
 
-def train_unet(pairs: Pairs, seconds: float, seed: int = 0) -> UNetSegmenter:
+def train_unet(
+    pairs: Pairs,
+    seconds: float,
+    seed: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+) -> UNetSegmenter:
     """Train for so many seconds.
 
     With 8 or more images a quarter is held out and the best step is kept; with fewer
@@ -62,16 +69,18 @@ def train_unet(pairs: Pairs, seconds: float, seed: int = 0) -> UNetSegmenter:
     pairs : Pairs
         Annotated images.
     seconds : float
-        Wall time.
+        By the clock.
     seed : int
         Of everything random.
+    clock : callable
+        Wall time, or the processor's.
 
     Returns
     -------
     UNetSegmenter
         Ready to predict.
     """
-    started = time.monotonic()
+    started = clock()
     torch.manual_seed(seed)
     device = resolve_device("auto")
     normalisation = pairs.normalisation()
@@ -108,7 +117,6 @@ def train_unet(pairs: Pairs, seconds: float, seed: int = 0) -> UNetSegmenter:
         learning_rate=1e-3,
         warmup=0.0,
         weight_decay=1e-4,
-        minutes=(seconds - (time.monotonic() - started)) / 60,
         evaluate_every=25,
         seed=seed,
     )
@@ -120,6 +128,7 @@ def train_unet(pairs: Pairs, seconds: float, seed: int = 0) -> UNetSegmenter:
             FreshViews(training, views, 4),
             config,
             evaluate=evaluate if split.held_out else None,
+            stop=lambda: clock() - started >= seconds,
         )
     )
     return segmenter

@@ -110,8 +110,9 @@ class PromptedDecoder(nn.Module):
             sams.position_code(self.prompt_encoder, grid),
             self.prompts.repeat(batch, 1, 1),
             sams.no_mask_embedding(self.prompt_encoder),
+            slice(self.mask, self.mask + 1),
         )
-        logits: Tensor = decoded.masks[:, self.mask].unflatten(0, (batch, sets))
+        logits: Tensor = decoded.masks[:, 0].unflatten(0, (batch, sets))
         if self.background:
             return logits
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)

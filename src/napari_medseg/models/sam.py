@@ -22,6 +22,7 @@ from segment_anything.modeling import (
 )
 from torch.nn import functional
 
+from napari_medseg.models import two_way
 from napari_medseg.models.nano import EMBEDDING_CHANNELS, STRIDE, NanoEncoder
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 """Standard deviation of the three inputs, likewise."""
 
+ALL = slice(0, 4)
+"""All masks of the mask decoder."""
+
 
 class Decoded(NamedTuple):
     """What the mask decoder says.
@@ -40,17 +44,23 @@ class Decoded(NamedTuple):
     Attributes
     ----------
     masks : Tensor
-        ``(B, 4, 4h, 4w)`` logits: the single mask, then the three of the
-        multi-mask output.
+        ``(B, M, 4h, 4w)`` logits: of all four, first the single mask, then the three
+        of the multi-mask output.
     iou : Tensor
-        ``(B, 4)``, predicted IoU of each mask.
-    features : Tensor
-        ``(B, 32, 4h, 4w)``, the upscaled embedding the masks are read from.
+        ``(B, 4)``, predicted IoU of each of the four masks.
+    fine : Tensor
+        ``(B, h * w, 4, 4, 32)``, the upscaled embedding the masks are read from.
     """
 
     masks: Tensor
     iou: Tensor
-    features: Tensor
+    fine: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        """The upscaled embedding as maps, ``(B, 32, 4h, 4w)``."""
+        height, width = self.masks.shape[2:]
+        return two_way.as_maps(self.fine, (height // 4, width // 4))
 
 
 def build_sam(kind: str) -> Sam:
@@ -241,11 +251,13 @@ def decode(
     code: Tensor,
     tokens: Tensor,
     dense: Tensor,
+    which: slice = ALL,
 ) -> Decoded:
     """Run SAM's mask decoder on a batch of images with one prompt set each.
 
     SAM's ``predict_masks`` repeats every image for every prompt set, which suits
-    one image with many prompts only.
+    one image with many prompts only. Under autocast, pixels are computed in its
+    dtype, and tokens in float32.
 
     Parameters
     ----------
@@ -254,31 +266,33 @@ def decode(
     embeddings : Tensor
         ``(B, 256, h, w)``.
     code : Tensor
-        ``(1, 256, h, w)`` from `position_code`.
+        ``(1, 256, h, w)`` from `position_code`, or ``(B, 256, h, w)``.
     tokens : Tensor
         ``(B, N, 256)`` prompt tokens; N may be 0.
     dense : Tensor
         Dense embedding, broadcastable to ``embeddings``.
+    which : slice
+        Which of the four masks are wanted; by default all.
 
     Returns
     -------
     Decoded
-        All four masks, their predicted IoU and the upscaled features.
+        The masks, their predicted IoU and the upscaled features.
     """
     batch, _, height, width = embeddings.shape
+    kind = embeddings.device.type
     output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([output.expand(batch, -1, -1), tokens.to(output.dtype)], dim=1)
-    states, keys = decoder.transformer(
-        embeddings + dense, code.expand(batch, -1, -1, -1), tokens
-    )
-    keys = keys.transpose(1, 2).unflatten(2, (height, width))
-    features = decoder.output_upscaling(keys)
-    hyper = torch.stack(
-        [
-            head(states[:, 1 + index])
-            for index, head in enumerate(decoder.output_hypernetworks_mlps)
-        ],
-        dim=1,
-    )
-    masks = (hyper @ features.flatten(2)).unflatten(2, features.shape[2:])
-    return Decoded(masks, decoder.iou_prediction_head(states[:, 0]), features)
+    dtype = output.dtype
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    with torch.autocast(kind, enabled=False):
+        tokens = torch.cat(
+            [output.expand(batch, -1, -1), tokens.to(output.dtype)], dim=1
+        )
+        pixels = two_way.pixels_of(embeddings.to(output.dtype) + dense, dtype)
+        placed = two_way.pixels_of(code, dtype)
+        states, pixels = two_way.attend(decoder.transformer, tokens, pixels, placed)
+        fine = two_way.enlarge(decoder, pixels)
+        masks = two_way.read_masks(decoder, states, fine, which)
+        iou = decoder.iou_prediction_head(states[:, 0])
+    return Decoded(two_way.as_maps(masks, (height, width)), iou, fine)
