@@ -11,7 +11,7 @@ import yaml
 from napari_medseg._config import to_dict
 from napari_medseg._types import InputError
 from napari_medseg.io.atomic import atomic_path
-from napari_medseg.models.registry import SAMS
+from napari_medseg.models.registry import SAMS, SPECIALISTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,9 +104,12 @@ class RunFile:
                 f"{', '.join(get_args(Annotation))}."
             )
         values["config"] = {**values.get("config", {}), **settings}
-        sam = values["config"].get("sam")
-        if isinstance(sam, str) and sam not in SAMS and Path(sam).is_file():
-            values["config"]["sam"] = str(Path(sam).absolute())
+        for name, known in (("sam", SAMS), ("start_from", SPECIALISTS)):
+            given_name = values["config"].get(name)
+            if not isinstance(given_name, str) or given_name in known:
+                continue
+            if Path(given_name).is_file():
+                values["config"][name] = str(Path(given_name).absolute())
         return cls(**values)
 
     def done(self, config: DataclassInstance) -> RunFile:

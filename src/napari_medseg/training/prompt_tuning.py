@@ -21,6 +21,9 @@ class PromptTuning:
         "Prompts begin as noise, or as SAM's embedding of a click with a little noise.",
         choices=("noise", "click"),
     )
+    start_from: str = setting(
+        "", "A tuned model to go on from: a .medseg file, or a name of the shelf."
+    )
     output: int = setting(
         0, "Which of SAM's masks is read: 0 is its single answer.", ge=0, le=3
     )
@@ -28,7 +31,10 @@ class PromptTuning:
     cross_entropy: float = setting(1.0, "Weight of the cross-entropy.", ge=0.0)
     steps: int = setting(200, "Optimisation steps.", ge=1)
     learning_rate: float | None = setting(
-        None, "Peak learning rate; by default 0.2, with encoder prompts 0.02.", ge=0.0
+        None,
+        "Peak learning rate; by default 0.2, with encoder prompts 0.02; a quarter of "
+        "it where a tuned model is gone on from.",
+        ge=0.0,
     )
     batch: int = setting(3, "Views a step.", ge=1)
     views: int | None = setting(
@@ -57,7 +63,9 @@ class PromptTuning:
         """The learning rate: as given, or what the search for a recipe found best."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 0.02 if self.encoder_prompts else 0.2
+        usual = 0.02 if self.encoder_prompts else 0.2
+        # prompts that are good already shall not be thrown far from where they are
+        return usual / 4 if self.start_from else usual
 
 
 @dataclass(frozen=True)

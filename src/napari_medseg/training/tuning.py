@@ -9,8 +9,9 @@ kept. See `napari_medseg.models.prompts` for the method and its source.
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from napari_medseg.models.prompts import (
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.report import Trained
+from napari_medseg.training.start import MAY_BE_KNOWN, Start, read_start
 from napari_medseg.training.study import Study
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from napari_medseg.training.goals import Goal
     from napari_medseg.training.prompt_tuning import ObjectTuning, PromptTuning
     from napari_medseg.training.report import TrainingReport
+    from napari_medseg.training.study import Adaptation
 
 CONDUCT = Conduct()
 """Nothing kept, nobody to stop it, nothing to look at."""
@@ -61,6 +64,8 @@ class Prompts:
         Which of SAM's masks is read.
     background : bool
         Whether the background has a prompt set of its own.
+    start : Start, optional
+        The model to go on from.
     """
 
     decoder: int
@@ -68,9 +73,16 @@ class Prompts:
     initial: str = "noise"
     output: int = 0
     background: bool = False
+    start: Start | None = None
 
     @classmethod
-    def of(cls, config: PromptTuning, *, background: bool = False) -> Prompts:
+    def of(
+        cls,
+        config: PromptTuning,
+        *,
+        background: bool = False,
+        start: Start | None = None,
+    ) -> Prompts:
         """Return what a config asks for."""
         return cls(
             config.prompts,
@@ -78,6 +90,7 @@ class Prompts:
             config.initial,
             config.output,
             background,
+            start,
         )
 
     @property
@@ -99,10 +112,12 @@ class Prompts:
             click = sam.prompt_encoder.point_embeddings[1].weight
             with torch.no_grad():
                 decoder.prompts.mul_(CLICK_NOISE / PROMPT_STD).add_(click)
-        if self.keeps_embeddings:
-            return decoder
-        encoder = PromptedEncoder(sam, self.encoder, generator)
-        return PromptedSam(encoder, decoder)
+        encoder = None
+        if not self.keeps_embeddings:
+            encoder = PromptedEncoder(sam, self.encoder, generator)
+        if self.start is not None:
+            self.start.fill(decoder.prompts, encoder.prompts if encoder else [])
+        return decoder if encoder is None else PromptedSam(encoder, decoder)
 
 
 def tune(
@@ -183,8 +198,12 @@ def tune_objects(
 
 def study_of(goal: Goal, config: PromptTuning, conduct: Conduct = CONDUCT) -> Study:
     """Return the study of a prompt tuning, ready to run."""
-    adaptation = Prompts.of(config, background=isinstance(goal, ObjectGoal))
+    parts = isinstance(goal, ObjectGoal)
     backbone = load_backbone(config.sam)
+    start = None
+    if config.start_from:
+        start = read_start(config.start_from, _method(parts=parts), backbone)
+    adaptation = Prompts.of(config, background=parts, start=start)
     return Study(backbone, adaptation, goal, config, conduct)
 
 
@@ -194,6 +213,8 @@ def _tune(goal: Goal, config: PromptTuning, conduct: Conduct) -> Job[Trained]:
     study = study_of(goal, config, conduct)
     yield from study.run()
     report = study.report()
+    if config.start_from and report.held_out is not None:
+        report = replace(report, warnings=(*report.warnings, MAY_BE_KNOWN))
     return Trained(model_file_of(study, report), report, study.replay)
 
 
@@ -207,10 +228,11 @@ def model_file_of(study: Study, report: TrainingReport) -> ModelFile:
     # where it was computed is no part of the model, and a path says who did
     plain["device"] = "auto"
     plain["sam"] = study.backbone.name
+    plain["start_from"] = Path(study.config.start_from).name
     parts = isinstance(study.goal, ObjectGoal)
     name = "PTSAM for objects" if parts else "PTSAM"
     card = ModelCard(
-        kind="ptsam-objects" if parts else "ptsam",
+        kind=_method(parts=parts),
         title=f"{name} on {study.backbone.title}, {len(study.pairs)} images",
         classes=default_classes(study.pairs.classes),
         normalisation=to_dict(study.normalisation),
@@ -223,6 +245,7 @@ def model_file_of(study: Study, report: TrainingReport) -> ModelFile:
             "class_values": list(study.pairs.class_values),
             "seed": study.config.seed,
             "date": study.conduct.date,
+            **_origin(study.adaptation),
             "versions": {
                 "napari-medseg": release(),
                 "torch": torch.__version__,
@@ -237,6 +260,19 @@ def model_file_of(study: Study, report: TrainingReport) -> ModelFile:
         framing=to_dict(study.view_config.framing),
     )
     return ModelFile(card, tensors)
+
+
+def _method(*, parts: bool) -> str:
+    """Return the name of the method that learns parts of objects, or classes."""
+    return "ptsam-objects" if parts else "ptsam"
+
+
+def _origin(adaptation: Adaptation) -> dict[str, Any]:
+    """Return what a card says of the model that a training went on from."""
+    start = getattr(adaptation, "start", None)
+    if start is None:
+        return {}
+    return {"started_from": {"title": start.title, "digest": start.digest}}
 
 
 def _prompt_tensors(model: nn.Module) -> dict[str, Tensor]:
