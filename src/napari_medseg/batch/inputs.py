@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING
 
 from napari_medseg._types import InputError
 from napari_medseg.batch.ledger import LEDGER
+from napari_medseg.io.containers import (
+    CONTAINER_SUFFIXES,
+    file_of,
+    scene_name,
+    scenes_of,
+)
 from napari_medseg.io.images import IMAGE_SUFFIXES, image_files, image_stem
 from napari_medseg.io.zarr_store import is_zarr
 
@@ -30,7 +36,8 @@ class Work:
     Attributes
     ----------
     source : Path
-        The image, as a path that means the same in every process.
+        The image, as a path that means the same in every process; of a file that
+        holds several, as `napari_medseg.io.containers` has it.
     name : PurePosixPath
         Where its outputs go in the output folder, without suffix.
     """
@@ -57,8 +64,9 @@ class Found:
     @property
     def plain_name(self) -> PurePosixPath:
         """The name that its outputs have where no other image wants it."""
-        folder = self.source.parent.relative_to(self.base)
-        return PurePosixPath(folder.as_posix()) / image_stem(self.source)
+        file, scene = file_of(self.source), scene_name(self.source)
+        folder = PurePosixPath(file.parent.relative_to(self.base).as_posix())
+        return folder / image_stem(file) / scene
 
 
 def plan_work(
@@ -83,7 +91,32 @@ def plan_work(
     InputError
         As of `find_images`.
     """
-    return name_images(find_images(inputs, out), out, known or {})
+    found = with_scenes(find_images(inputs, out))
+    return name_images(found, out, known or {})
+
+
+def with_scenes(found: Iterable[Found]) -> list[Found]:
+    """Put the images that a file holds into its place.
+
+    Parameters
+    ----------
+    found : iterable of Found
+        Files. Those that can hold several images are opened.
+
+    Returns
+    -------
+    list of Found
+        One for each image.
+    """
+    return [
+        Found(source, each.base)
+        for each in found
+        for source in (
+            scenes_of(each.source)
+            if each.source.suffix.lower() in CONTAINER_SUFFIXES
+            else [each.source]
+        )
+    ]
 
 
 def find_images(inputs: Iterable[Path], out: Path) -> list[Found]:
@@ -171,7 +204,9 @@ def readable(text: str | Path) -> str:
 def _listed(item: Path, out: Path) -> Iterator[Found]:
     """Give the images of one input."""
     place = _absolute(item)
-    if not item.exists():
+    if scene_name(place) and file_of(place).is_file():
+        yield Found(place, file_of(place).parent)
+    elif not item.exists():
         if not has_magic(str(item)):
             raise InputError(f"{item} does not exist; check the path.")
         yield from _matching(item, out)
@@ -250,9 +285,12 @@ def _names(images: Sequence[Found]) -> list[PurePosixPath]:
     names = [
         folders.get(each.base, PurePosixPath()) / each.plain_name for each in images
     ]
+    files = [file_of(each.source) for each in images]
     for longer in (_with_ending, _with_digest):
-        for group in _clashes(names):
-            for index in group:
+        # the images of one file stay together
+        clashing = {files[index] for group in _clashes(names) for index in group}
+        for index, file in enumerate(files):
+            if file in clashing:
                 names[index] = longer(names[index], images[index].source)
     return [PurePosixPath(re.sub("[\ud800-\udfff]", "_", str(name))) for name in names]
 
@@ -288,7 +326,7 @@ def _kept(
         _key(PurePosixPath(name)): source
         for source, name in known.items()
         # an image that is gone, or was moved, leaves its name to its successor
-        if source in here or os.path.exists(source)
+        if source in here or file_of(Path(source)).exists()
     }
     result = []
     for each, source, name in zip(images, sources, names, strict=True):
@@ -309,8 +347,10 @@ def _kept(
 
 def _is_same(other: str, source: Path) -> bool:
     """Tell whether two paths lead to one file."""
+    first = Path(other)
     with suppress(OSError):
-        return os.path.samefile(other, source)
+        same = os.path.samefile(file_of(first), file_of(source))
+        return same and scene_name(first) == scene_name(source)
     return False
 
 
@@ -319,14 +359,17 @@ def _choices(
 ) -> list[PurePosixPath]:
     """Return names for an image, the last of them unlike every other."""
     choices = [name]
-    if other is not None and Path(other).parent == each.source.parent:
+    beside = file_of(each.source).parent
+    if other is not None and file_of(Path(other)).parent == beside:
         choices.append(_with_ending(name, each.source))
     return [*choices, each.base.name / name, _with_digest(name, each.source)]
 
 
 def _with_ending(name: PurePosixPath, source: Path) -> PurePosixPath:
     """Return a name with the ending of its image in it."""
-    return name.with_name(source.name.replace(".", "_"))
+    file, scene = file_of(source), scene_name(source)
+    place = name.parent if scene else name
+    return place.with_name(file.name.replace(".", "_")) / scene
 
 
 def _with_digest(name: PurePosixPath, source: Path) -> PurePosixPath:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections import defaultdict
@@ -22,6 +21,7 @@ from napari_medseg.batch.inputs import readable
 from napari_medseg.batch.ledger import DONE
 from napari_medseg.batch.outputs import output_files
 from napari_medseg.batch.stamps import digest, stamp
+from napari_medseg.io.containers import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -100,7 +100,7 @@ def check_targets(work: Sequence[Work], folder: Folder) -> None:
     InputError
         A result of an image would replace an image.
     """
-    sources = {_place(item.source) for item in work}
+    sources = {_place(file_of(item.source)) for item in work}
     for item in work:
         for target in folder.files_of(item.name):
             if _place(target) in sources:
@@ -261,7 +261,7 @@ def forget_lost(work: Sequence[Work], ledger: Ledger) -> None:
         if row.state != DONE
         and not row.files
         and row.name not in here
-        and not os.path.exists(row.source)
+        and not file_of(Path(row.source)).exists()
     ]
     ledger.forget(lost)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from napari_medseg._types import Job, Progress
 from napari_medseg.batch.conduct import BatchReport, Plan, Planner, conduct
 from napari_medseg.batch.crew import Borrowed, Crew, Processes, Threads
-from napari_medseg.batch.inputs import Found, find_images, name_images
+from napari_medseg.batch.inputs import Found, find_images, name_images, with_scenes
 from napari_medseg.batch.ledger import LEDGER, Ledger, Recipe
 from napari_medseg.batch.process import Opener, Task, open_model, worker_of
 from napari_medseg.batch.resume import (
@@ -96,7 +96,7 @@ def segment_batch(
         The segmenter cannot be opened.
     """
     folder = output_folder(out, settings, redo, overwrite, command)
-    found = find_images(inputs, out)
+    found = with_scenes(find_images(inputs, out))
     check_new(found, folder)
     yield Progress(0, len(found), "loading the model")
     task = Task(folder.settings, folder.out, opener)

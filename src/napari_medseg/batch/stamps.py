@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_medseg.io.containers import file_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -34,7 +36,7 @@ def stamp(path: Path) -> Stamp:
     Parameters
     ----------
     path : Path
-        A file or a zarr folder.
+        A file or a zarr folder; of a scene, the file that holds it counts.
 
     Returns
     -------
@@ -46,6 +48,7 @@ def stamp(path: Path) -> Stamp:
     OSError
         It is not there.
     """
+    path = file_of(path)
     if not path.is_dir():
         found = path.stat()
         return Stamp(found.st_size, found.st_mtime_ns)
@@ -63,7 +66,8 @@ def digest(path: Path) -> str:
     Parameters
     ----------
     path : Path
-        A file or a zarr folder, of which names and contents of all files count.
+        A file or a zarr folder, of which names and contents of all files count; of a
+        scene, the file that holds it.
 
     Returns
     -------
@@ -75,6 +79,7 @@ def digest(path: Path) -> str:
     OSError
         It is not there or may not be read.
     """
+    path = file_of(path)
     if not path.is_dir():
         return _file_digest(path)
     whole = hashlib.sha256()

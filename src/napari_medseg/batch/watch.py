@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING
 
 from napari_medseg._types import InputError, Job, Progress, finish
 from napari_medseg.batch.conduct import BatchReport, Plan, conduct
-from napari_medseg.batch.inputs import Found, Work, find_images, name_images
+from napari_medseg.batch.inputs import (
+    Found,
+    Work,
+    find_images,
+    name_images,
+    with_scenes,
+)
 from napari_medseg.batch.ledger import RUNNING, WAITING
 from napari_medseg.batch.process import Opener, Task, open_model
 from napari_medseg.batch.resume import Folder, await_images, check_targets, find_due
 from napari_medseg.batch.run import hired, output_folder
 from napari_medseg.batch.stamps import Stamp, stamp
+from napari_medseg.io.containers import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,7 +87,7 @@ def watch_batch(
         As of `napari_medseg.batch.run.segment_batch`.
     """
     for item in inputs:
-        if not item.exists() and not has_magic(str(item)):
+        if not file_of(item).exists() and not has_magic(str(item)):
             raise InputError(f"{item} does not exist; check the path.")
     folder = output_folder(out, settings, redo, overwrite, command)
     watcher = _Watcher(inputs, folder, stopped, settle, poll)
@@ -149,9 +156,10 @@ class _Watcher:
                 looks = stamp(each.source)
             except OSError:
                 continue  # gone again, such as a temporary file
-            seen = self._seen.get(each.source)
+            file = file_of(each.source)
+            seen = self._seen.get(file)
             if seen is None or seen.stamp != looks:
-                self._seen[each.source] = _Seen(looks, now)
+                self._seen[file] = _Seen(looks, now)
             elif not seen.taken and now - seen.since >= self._settle:
                 settled.append(each)
         return settled
@@ -162,24 +170,31 @@ class _Watcher:
         """Give those of complete images that are to be done."""
         if not found:
             return
-        work = name_images(found, self._folder.out, ledger.names())
+        images = with_scenes(each for each in found if _opens(each.source))
+        work = name_images(images, self._folder.out, ledger.names())
         check_targets(work, self._folder)
+        busy = {file_of(item.source) for item in work if self._is_busy(item, ledger)}
         for item in work:
-            row = ledger.row(str(item.name))
-            busy = row is not None and row.state in (WAITING, RUNNING)
-            if (busy and str(item.name) in self._given) or not _opens(item.source):
+            file = file_of(item.source)
+            if file in busy:
                 continue  # it is looked at again
-            self._seen[item.source] = replace(self._seen[item.source], taken=True)
+            self._seen[file] = replace(self._seen[file], taken=True)
             due = finish(find_due([item], ledger, recipe, self._folder))
             self._there += due.there
             await_images(due.todo, ledger)
             yield from due.todo
 
+    def _is_busy(self, work: Work, ledger: Ledger) -> bool:
+        """Tell whether an image was given away and has not come back."""
+        row = ledger.row(str(work.name))
+        waits = row is not None and row.state in (WAITING, RUNNING)
+        return waits and str(work.name) in self._given
+
 
 def _opens(path: Path) -> bool:
     """Tell whether a file can be opened: not while Windows writes it, say."""
-    if path.is_dir():
-        return os.access(path, os.R_OK)
+    if not path.is_file():
+        return os.access(path, os.R_OK)  # a folder; a pipe would make it wait
     try:
         with open(path, "rb"):
             return True

@@ -22,7 +22,9 @@ from napari_medseg.batch.ledger import DONE, FAILED, LedgerRow
 from napari_medseg.batch.outputs import output_files, write_beside, write_outputs
 from napari_medseg.batch.stamps import Stamp, digest, stamp
 from napari_medseg.instances import labels_of, number_on
+from napari_medseg.io.containers import file_of
 from napari_medseg.io.images import read_image
+from napari_medseg.io.limits import refuse_odd
 from napari_medseg.large import is_large, segment_large_file
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class ImageWorker:
         self._settings = settings
         self._out = out
         self._turn = Lock()
+        self._hashed: tuple[Path | None, Stamp | None, str] = (None, None, "")
 
     def segment(
         self, work: Work, stopped: Callable[[], bool] = lambda: False
@@ -131,7 +134,7 @@ class ImageWorker:
 
     def _segment(self, work: Work, queue: _Queue) -> LedgerRow:
         """Read, predict and write one image."""
-        before, content = _looked_at(work.source)
+        before, content = self._looked_at(work.source)
         image = read_image(work.source)
         if is_large(image):
             written, note = self._segment_large(image, work, queue)
@@ -161,6 +164,25 @@ class ImageWorker:
             digest=content,
             files=written.files,
         )
+
+    def _looked_at(self, source: Path) -> tuple[Stamp, str]:
+        """Return stamp and digest of an image, or a sentence why there are none."""
+        file = file_of(source)
+        refuse_odd(file)
+        try:
+            found = stamp(file)
+            # images of one file come one after the other, and it may be large
+            known = self._hashed
+            if known[:2] != (file, found):
+                self._hashed = known = (file, found, digest(file))
+            return found, known[2]
+        except FileNotFoundError as error:
+            raise InputError(f"{source} is no longer there.") from error
+        except OSError as error:
+            raise InputError(
+                f"{source} cannot be read ({error.strerror or error}). Check its "
+                "rights."
+            ) from error
 
     def _predict(self, image: ImageFile, queue: _Queue) -> _Predicted:
         """Return what was found in all slices."""
@@ -317,15 +339,3 @@ def failed(work: Work, reason: str) -> LedgerRow:
     source, reason = readable(work.source), readable(reason)
     error = reason if source in reason else f"{source}: {reason}"
     return LedgerRow(str(work.name), source, FAILED, error)
-
-
-def _looked_at(source: Path) -> tuple[Stamp, str]:
-    """Return stamp and digest of an image, or a sentence why there are none."""
-    try:
-        return stamp(source), digest(source)
-    except FileNotFoundError as error:
-        raise InputError(f"{source} is no longer there.") from error
-    except OSError as error:
-        raise InputError(
-            f"{source} cannot be read ({error.strerror or error}). Check its rights."
-        ) from error

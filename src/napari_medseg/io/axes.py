@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medseg._types import InputError
+from napari_medseg.io.limits import check_shape
 from napari_medseg.io.raw import ImageArray, LazyArray, Raw
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ def _check_values(path: Path, data: ImageArray) -> None:
         )
     if 0 in data.shape:
         raise InputError(f"{path} has no pixels (shape {data.shape}). Export it again.")
+    check_shape(path, data.shape)
 
 
 def _user_axes(path: Path, shape: tuple[int, ...], axes: str) -> str:

@@ -11,7 +11,13 @@ import numpy as np
 
 from napari_medseg._types import InputError, LabelArray
 from napari_medseg.io.axes import guess_axes, settle
+from napari_medseg.io.containers import (
+    CONTAINER_SUFFIXES,
+    file_of,
+    read_container,
+)
 from napari_medseg.io.image_file import ImageFile, LabelImage, sample_step
+from napari_medseg.io.limits import refuse_odd
 from napari_medseg.io.raster import read_numpy, read_raster
 from napari_medseg.io.raw import LazyArray, Raw
 from napari_medseg.io.tiff import read_tiff, write_labels
@@ -37,7 +43,7 @@ __all__ = [
 _TIFF = (".tif", ".tiff")
 _JPEG = (".jpg", ".jpeg")
 
-IMAGE_SUFFIXES = (*_TIFF, ".png", *_JPEG, ".bmp", ".npy", ".zarr")
+IMAGE_SUFFIXES = (*_TIFF, ".png", *_JPEG, ".bmp", ".npy", ".zarr", *CONTAINER_SUFFIXES)
 """Endings of the files that can be read, in lower case."""
 
 _IGNORED_FOLDERS = ("__MACOSX", "__pycache__")
@@ -46,8 +52,10 @@ _IGNORED_FOLDERS = ("__MACOSX", "__pycache__")
 def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
     """Read an image file.
 
-    TIFF, OME-TIFF, ImageJ TIFF, PNG, JPEG, BMP, NumPy and (OME-)Zarr are read; of a
-    file with several images the first. Metadata tells axes and pixel size; without
+    TIFF, OME-TIFF, ImageJ TIFF, PNG, JPEG, BMP, NumPy and (OME-)Zarr are read, and
+    CZI, ND2 and LIF where bioio is installed (the extra ``formats``). Of a file with
+    several images it is the first; ``plate.czi/scene 2`` is the second of a CZI, ND2
+    or LIF file. Metadata tells axes and pixel size; without
     it, `guess_axes` says how the axes are guessed.
 
     Parameters
@@ -66,7 +74,8 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
     Raises
     ------
     InputError
-        The file is missing, empty, damaged, of another kind, or no image.
+        The file is missing, empty, damaged, of another kind, no image, or absurdly
+        large.
     """
     path = Path(path)
     raw, rgb = settle(path, _read(path), axes)
@@ -75,10 +84,10 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
 
 def _read(path: Path, *, indices: bool = False) -> Raw:
     """Choose the reader by the suffix, once the file is known to be one."""
-    suffix = path.suffix.lower()
-    if not path.exists():
-        raise InputError(f"{path} does not exist. Check the name and the folder.")
-    if path.is_dir():
+    file = file_of(path)
+    suffix = file.suffix.lower()
+    refuse_odd(file)
+    if file.is_dir():
         if suffix != ".zarr" and not is_zarr(path):
             raise InputError(f"{path} is a folder, not an image. Give a file in it.")
         return read_zarr(path)
@@ -87,10 +96,12 @@ def _read(path: Path, *, indices: bool = False) -> Raw:
             f"{path} is of a kind that is not read here. Use one of "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
-    if path.stat().st_size == 0:
+    if file.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes). Copy it again from the original.")
     if suffix == ".zarr":
         return read_zarr(path)
+    if suffix in CONTAINER_SUFFIXES:
+        return read_container(path)
     if suffix in _TIFF:
         return read_tiff(path)
     return read_numpy(path) if suffix == ".npy" else read_raster(path, indices=indices)
@@ -180,8 +191,8 @@ def image_stem(path: str | Path) -> str:
     Returns
     -------
     str
-        Such as ``cell``; accents in one spelling (NFC), because file systems
-        differ in it.
+        Such as ``cell``; ``scene 2`` for ``plate.czi/scene 2``. Accents are in one
+        spelling (NFC), because file systems differ in it.
     """
     name = Path(path).stem
     if name.lower().endswith(".ome"):
