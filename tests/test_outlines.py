@@ -87,7 +87,7 @@ def test_other_files_get_a_sentence(tmp_path: Path, text: str, told: str) -> Non
     with pytest.raises(InputError, match=told) as caught:
         read_geojson(path)
     assert str(path) in str(caught.value)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist"):
         read_geojson(tmp_path / "missing.geojson")
 
 
@@ -141,5 +141,5 @@ def test_files_without_rois(tmp_path: Path) -> None:
     for path in (broken, bad):
         with pytest.raises(InputError, match="ROI manager"):
             read_rois(path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist"):
         read_rois(tmp_path / "missing.roi")

@@ -60,7 +60,8 @@ def read_part(out: Path, name: str, ending: str) -> bytes | None:
     bytes or None
         None where there is none.
     """
+    place = out / part_path(name, ending)
     try:
-        return (out / part_path(name, ending)).read_bytes()
+        return place.read_bytes() if place.is_file() else None
     except OSError:
         return None

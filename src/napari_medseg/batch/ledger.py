@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_medseg._config import to_dict
-from napari_medseg._types import JobError
+from napari_medseg._types import JobError, OverwriteError
+from napari_medseg.batch.names import leads_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -229,7 +230,10 @@ class LedgerReader:
     def names(self) -> dict[str, str]:
         """Return the name of each image by its source."""
         query = "SELECT source, name FROM images"
-        return dict(self._connection.execute(query).fetchall())
+        found = dict(self._connection.execute(query).fetchall())
+        for name in filter(leads_out, found.values()):
+            raise foreign_names(name)
+        return found
 
     def other_recipes(self, recipe: Recipe) -> list[Recipe]:
         """Return the recipes of all files in the folder but those of one."""
@@ -350,4 +354,26 @@ class Ledger(LedgerReader):
 
 def _row(values: tuple[Any, ...]) -> LedgerRow:
     columns = dict(zip(COLUMNS.split(", "), values, strict=True))
-    return LedgerRow(**columns | {"files": tuple(json.loads(columns["files"]))})
+    try:
+        files = json.loads(columns["files"])
+        told = isinstance(files, list) and all(isinstance(each, str) for each in files)
+    except (TypeError, ValueError, RecursionError):
+        told = False
+    if not told or any(map(leads_out, (columns["name"], *files))):
+        raise foreign_names(columns["name"])
+    return LedgerRow(**columns | {"files": tuple(files)})
+
+
+def foreign_names(name: str) -> OverwriteError:
+    """Return the error for a ledger that speaks of files elsewhere.
+
+    Parameters
+    ----------
+    name : str
+        Of the image.
+    """
+    return OverwriteError(
+        f"The ledger ({LEDGER}) speaks of results outside of its folder ({name!r:.80});"
+        " no run of napari-medseg wrote that. Choose another folder, or ask for "
+        "everything to be done again (--overwrite)."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,24 @@ PRAGMA user_version = {SCHEMA};
 """
 
 
+_MORE_THAN_DATA = """
+SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index')
+OR (type = 'index' AND sql IS NOT NULL)
+OR (type = 'table' AND name NOT IN ('images', 'recipes') AND name NOT LIKE 'sqlite_%')
+OR sql LIKE 'CREATE VIRTUAL%'
+"""
+"""Views and triggers are programs, which may never end."""
+
+_TEXTS = ("name", "source", "state", "error", "note", "files")
+_NUMBERS = ("seconds", "objects", "quality", "size", "modified", "recipe")
+
+_WRONG_TYPES = "SELECT 1 FROM images WHERE " + " OR ".join(
+    [f"typeof({column}) != 'text'" for column in _TEXTS]
+    + [f"typeof({column}) IN ('text', 'blob')" for column in _NUMBERS]
+    + ["typeof(digest) NOT IN ('text', 'null')"]
+)
+
+
 @contextmanager
 def open_ledger(out: Path, *, anew: bool = False) -> Iterator[Ledger]:
     """Open the ledger of an output folder to write it, alone.
@@ -84,20 +103,32 @@ def open_ledger(out: Path, *, anew: bool = False) -> Iterator[Ledger]:
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
+            _refuse_links(out)
             locks = stack.enter_context(_locked(out))
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"{out} cannot be written to: {reason}.") from error
         try:
-            ledger = Ledger(_connect(out / LEDGER, locks=locks))
+            ledger = _checked(out / LEDGER, locks=locks)
         except OverwriteError:
             if not anew:
                 raise
             for ending in ("", "-wal", "-shm"):
                 (out / f"{LEDGER}{ending}").unlink(missing_ok=True)
-            ledger = Ledger(_connect(out / LEDGER, locks=locks))
+            ledger = _checked(out / LEDGER, locks=locks)
         stack.callback(ledger.close)
         yield ledger
+
+
+def _checked(path: Path, *, locks: bool) -> Ledger:
+    """Open a ledger whose every row stays in its folder."""
+    ledger = Ledger(_connect(path, locks=locks))
+    try:
+        deque(ledger.rows(), maxlen=0)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
 
 
 @contextmanager
@@ -207,12 +238,28 @@ def _connect(path: Path, *, locks: bool) -> sqlite3.Connection:
     return connection
 
 
+def _refuse_links(out: Path) -> None:
+    """Refuse to write a ledger through a link, to wherever it leads."""
+    for name in (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", LOCK):
+        path = out / name
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise InputError(
+                f"{path} is not a file of napari-medseg but a link or something else. "
+                "Remove it, or choose another folder."
+            )
+
+
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse what is no ledger, or one of a later version."""
+    """Refuse what is no ledger, one of a later version, or more than data."""
     try:
+        connection.execute("PRAGMA trusted_schema = OFF")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version <= SCHEMA:
+            if connection.execute(_MORE_THAN_DATA).fetchone():
+                raise sqlite3.DatabaseError("it has parts that no ledger has")
             connection.execute(f"SELECT {COLUMNS} FROM images LIMIT 1").fetchone()
+            if connection.execute(_WRONG_TYPES).fetchone():
+                raise sqlite3.DatabaseError("a value is of the wrong type")
     except sqlite3.DatabaseError as error:
         raise _refusal(path, error) from error
     if version > SCHEMA:

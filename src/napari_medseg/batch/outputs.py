@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_medseg._types import InputError
 from napari_medseg.batch._image_outputs import ImageOutputs, coco_categories, stack_axes
 from napari_medseg.batch._parts import (
     CLASSES,
@@ -15,6 +14,7 @@ from napari_medseg.batch._parts import (
     THUMBNAIL,
     part_path,
 )
+from napari_medseg.batch.names import refuse_outside
 from napari_medseg.batch.tables import class_names, column_kinds, label_rows
 from napari_medseg.io.atomic import disk_errors
 from napari_medseg.io.exports import join_coco, join_tables, write_table
@@ -135,7 +135,7 @@ def write_outputs(
         The name leads out of the folder, the image's file is damaged, or the disk
         refuses.
     """
-    _check_name(name)
+    refuse_outside(out, [str(name), *output_files(name, settings)])
     axes = stack_axes(image) + "YX"
     described: dict[str, Any] = {
         "scale": {axis: image.scale[axis] for axis in axes if axis in image.scale},
@@ -186,7 +186,8 @@ def write_beside(
     InputError
         As for `write_outputs`.
     """
-    _check_name(name)
+    files = output_files(name, settings)
+    refuse_outside(out, [str(name), *files, part_path(name, THUMBNAIL)])
     work = ImageOutputs(image, classes, bool(settings.objects))
     measured = _is_measured(settings)
     slices = [*work.slices(labels, class_labels, measured=measured)]
@@ -205,7 +206,7 @@ def write_beside(
         write_table(out / part_path(name, images), table)
     work.write_thumbnail(out / part_path(name, THUMBNAIL), slices)
     found = sum(len(each.kinds) for each in slices) if settings.objects else None
-    return Written(output_files(name, settings), found)
+    return Written(files, found)
 
 
 def run_files(settings: BatchSettings) -> tuple[str, ...]:
@@ -260,7 +261,7 @@ def finish_outputs(
     files: list[str] = []
     for file, ending in _joined(settings).items():
         parts = [out / part_path(name, ending) for name in images]
-        parts = [part for part in parts if part.exists()]
+        parts = [part for part in parts if part.is_file()]
         if not parts:
             # what is there is of images that are no longer done
             with disk_errors(out / file):
@@ -272,15 +273,6 @@ def finish_outputs(
             join_tables(out / file, parts, kinds)
         files.append(file)
     return tuple(files)
-
-
-def _check_name(name: PurePosixPath) -> None:
-    """Refuse a name that would lead out of the output folder."""
-    if name.is_absolute() or not name.name or ".." in name.parts:
-        raise InputError(
-            f"{name} cannot be the name of an output, as it leads out of the output "
-            "folder. Rename the image."
-        )
 
 
 def _wants_tables(settings: BatchSettings) -> bool:

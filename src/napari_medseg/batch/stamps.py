@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from napari_medseg.io.containers import file_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from napari_medseg.io.limits import refuse_odd
+from napari_medseg.io.zarr_store import files_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def stamp(path: Path) -> Stamp:
         found = path.stat()
         return Stamp(found.st_size, found.st_mtime_ns)
     size, modified = 0, path.stat().st_mtime_ns
-    for entry in _entries(path):
+    for entry in files_in(path):
         found = entry.stat()
         size += found.st_size
         modified = max(modified, found.st_mtime_ns)
@@ -78,12 +76,14 @@ def digest(path: Path) -> str:
     ------
     OSError
         It is not there or may not be read.
+    InputError
+        It is a pipe or a device, or one lies in it.
     """
     path = file_of(path)
     if not path.is_dir():
         return _file_digest(path)
     whole = hashlib.sha256()
-    for entry in sorted(_entries(path), key=lambda entry: entry.path):
+    for entry in sorted(files_in(path), key=lambda entry: entry.path):
         name = os.path.relpath(entry.path, path).replace(os.sep, "/")
         whole.update(name.encode("utf-8", "surrogateescape") + b"\0")
         whole.update(_file_digest(entry.path).encode())
@@ -91,15 +91,6 @@ def digest(path: Path) -> str:
 
 
 def _file_digest(path: str | Path) -> str:
+    refuse_odd(Path(path))  # a pipe in a zarr folder would never end
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """Give all files in a folder and its folders."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _entries(entry.path)
-            else:
-                yield entry

@@ -7,6 +7,7 @@ computer. Whatever is wrong with an image comes back as an outcome, never as an 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -19,12 +20,14 @@ from napari_medseg._labels import StoredLabels
 from napari_medseg._types import AnySegmenter, InputError, LabelClass, MedsegError
 from napari_medseg.batch.inputs import readable
 from napari_medseg.batch.ledger import DONE, FAILED, LedgerRow
+from napari_medseg.batch.names import refuse_outside
 from napari_medseg.batch.outputs import output_files, write_beside, write_outputs
 from napari_medseg.batch.stamps import Stamp, digest, stamp
 from napari_medseg.instances import labels_of, number_on
 from napari_medseg.io.containers import file_of
 from napari_medseg.io.images import read_image
 from napari_medseg.io.limits import refuse_odd
+from napari_medseg.io.zarr_store import refuse_hollow
 from napari_medseg.large import is_large, segment_large_file
 
 if TYPE_CHECKING:
@@ -136,6 +139,8 @@ class ImageWorker:
         """Read, predict and write one image."""
         before, content = self._looked_at(work.source)
         image = read_image(work.source)
+        if file_of(work.source).is_dir():
+            refuse_hollow(work.source)
         if is_large(image):
             written, note = self._segment_large(image, work, queue)
             _check_unchanged(work.source, before)
@@ -168,8 +173,9 @@ class ImageWorker:
     def _looked_at(self, source: Path) -> tuple[Stamp, str]:
         """Return stamp and digest of an image, or a sentence why there are none."""
         file = file_of(source)
-        refuse_odd(file)
         try:
+            if os.path.lexists(file):
+                refuse_odd(file)
             found = stamp(file)
             # images of one file come one after the other, and it may be large
             known = self._hashed
@@ -215,7 +221,9 @@ class ImageWorker:
         self, image: ImageFile, work: Work, queue: _Queue
     ) -> tuple[Written, str]:
         """Segment an image that does not fit into memory."""
-        target = self._out / output_files(work.name, self._settings)[0]
+        files = output_files(work.name, self._settings)
+        refuse_outside(self._out, files)
+        target = self._out / files[0]
         job = segment_large_file(image, self._segmenter, self._settings.labels, target)
         with queue.turn(), closing(job):
             note = queue.finish(job).note

@@ -230,6 +230,8 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
 def _read(path: Path, limit: int) -> bytes:
     """Return the first ``limit`` bytes of a file that is not absurdly long."""
     try:
+        if path.exists() and not path.is_file():
+            raise ModelFileError(f"{path} is not a file, so it is no model file.")
         length = path.stat().st_size
         if length > MAX_FILE:
             raise ModelFileError(

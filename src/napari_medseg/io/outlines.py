@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medseg._types import InputError
+from napari_medseg.io.limits import refuse_odd
 from napari_medseg.io.raw import READER_ERRORS
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ AREA, LINE, POINTS = "area", "line", "points"
 """What is drawn: an area with its holes, one or more lines, one or more points."""
 
 LARGEST = 1 << 28
-"""Bytes that are read of one ROI."""
+"""Most bytes that the ROIs of a file may unpack to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,12 @@ def read_geojson(path: str | Path) -> list[Outline]:
         The file cannot be read or is no GeoJSON.
     """
     path = Path(path)
+    refuse_odd(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise _unreadable(path, error) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged or no GeoJSON ({error}). Export it again."
         ) from error
@@ -221,6 +223,7 @@ def read_rois(path: str | Path) -> list[Outline]:
     from roifile import ImagejRoi
 
     path = Path(path)
+    refuse_odd(path)
     try:
         rois = [ImagejRoi.frombytes(content) for content in _contents(path)]
         return [outline for roi in rois for outline in _outlines(roi)]
@@ -239,10 +242,21 @@ def _contents(path: Path) -> Iterator[bytes]:
         yield path.read_bytes()
         return
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.lower().endswith(".roi"):
-                with archive.open(name) as file:
-                    yield file.read(LARGEST)
+        entries = [
+            entry
+            for entry in archive.infolist()
+            if entry.filename.lower().endswith(".roi")
+        ]
+        size = sum(entry.file_size for entry in entries)
+        if size > LARGEST:
+            raise InputError(
+                f"{path} unpacks to {size / 1e9:,.1f} GB, more than any list of ROIs: "
+                "it is damaged, or made to fill the memory. Save it again from the ROI "
+                "manager."
+            )
+        for entry in entries:
+            with archive.open(entry) as file:
+                yield file.read(entry.file_size)
 
 
 def _outlines(roi: ImagejRoi) -> Iterator[Outline]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_medseg._types import InputError
+from napari_medseg.io.limits import check_whole
 from napari_medseg.io.raw import LAZY_BYTES, READER_ERRORS, Raw, damaged
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def read_raster(path: Path, *, indices: bool = False) -> Raw:
     """
     try:
         if path.suffix.lower() == ".png" and _is_plain_png(path):
+            _check_png(path)
             return _read_plain_png(path)
         return _read_pillow(path, indices)
     except READER_ERRORS as error:
@@ -52,7 +55,18 @@ def _is_plain_png(path: Path) -> bool:
     with open(path, "rb") as file:
         header = file.read(29)
     depth, colour = header[24:25], header[25:26]
+    if not header.startswith(b"\x89PNG"):
+        return False
     return depth in (b"\x08", b"\x10") and colour != b"\x03"
+
+
+def _check_png(path: Path) -> None:
+    """Refuse a PNG whose header says that it is far larger than its file."""
+    with open(path, "rb") as file:
+        header = file.read(26)
+    width, height, depth, colour = struct.unpack(">IIBB", header[16:26])
+    samples = {0: 1, 2: 3, 4: 2, 6: 4}.get(colour, 1)
+    check_whole(path, (height, width), samples * depth // 8)
 
 
 def _read_plain_png(path: Path) -> Raw:
@@ -125,11 +139,16 @@ def read_numpy(path: Path) -> Raw:
     InputError
         The file is damaged, or holds Python objects.
     """
-    mapped = path.stat().st_size > LAZY_BYTES
     try:
-        data = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        # mapped first: a header that speaks of more than the file has is noticed so
+        # before memory is taken
+        with np.errstate(all="ignore"):
+            data = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(data, np.ndarray) and data.nbytes <= LAZY_BYTES:
+            data = np.array(data)
     except READER_ERRORS as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+        words = ("allow_pickle", "Object arrays", "Python objects")
+        if any(word in str(error) for word in words):
             raise InputError(
                 f"{path} holds Python objects or is no .npy file; objects are never "
                 "loaded, because they can run code. Save a plain number array with "

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import struct
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +16,7 @@ import numpy as np
 from napari_medseg._types import InputError
 from napari_medseg.io.atomic import atomic_path, disk_errors
 from napari_medseg.io.axes import LETTERS, unit_name
+from napari_medseg.io.limits import check_shape, check_whole, refuse_odd
 from napari_medseg.io.raw import (
     LAZY_BYTES,
     READER_ERRORS,
@@ -29,6 +34,13 @@ if TYPE_CHECKING:
 # Resolution units of the TIFF tag in µm. Inches are left out: they are the dots
 # per inch of paint programs and say nothing about the object.
 _RESOLUTION_UNITS = {3: 10_000.0, 4: 1_000.0, 5: 1.0}
+
+MOST_PLANES = 10**7
+"""Most planes of a TIFF file."""
+
+_OME_NAME = re.compile(r"""\bFileName\s*=\s*["']([^"']*)["']""")
+_OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
+_OME_SIZE = re.compile(r"""\bSize[ZCT]\s*=\s*["'](\d{1,18})""")
 
 _STEPS = 4096
 """Probabilities are written in steps of one part in this many."""
@@ -59,7 +71,9 @@ def read_tiff(path: Path) -> Raw:
 
     try:
         with tifffile.TiffFile(path) as file:
+            _check_names(path, file)
             series = file.series[0]
+            check_shape(path, series.shape)
             _check_complete(path, file, series)
             scale, units = _pixel_size(file, series)
             page = series.keyframe
@@ -86,7 +100,9 @@ def _load(path: Path, series: Any) -> NDArray[Any] | LazyArray:
     # One strip that holds a whole page would be decoded anew for every tile.
     piece = int(np.prod(page.chunks)) * page.dtype.itemsize
     if series.nbytes > LAZY_BYTES and 16 * piece <= series.nbytes:
+        check_whole(path, page.chunks, page.dtype.itemsize)
         return LazyArray(path, _BoxReader(str(path)), series.shape, series.dtype)
+    check_whole(path, series.shape, series.dtype.itemsize)
     array: NDArray[Any] = series.asarray()
     return array
 
@@ -108,6 +124,31 @@ class _BoxReader:
                 return np.asarray(array[key])
             finally:
                 store.close()
+
+
+def _check_names(path: Path, file: Any) -> None:
+    """Refuse an OME header that leads elsewhere, or speaks of more than there can be.
+
+    An image may lie in several files, all in one folder; tifffile would open whatever
+    the header names, and make a list of all the planes that it counts.
+    """
+    text = file.ome_metadata or ""
+    for name in map(unescape, _OME_NAME.findall(text)):
+        if Path(name).name != name or "\\" in name:
+            raise InputError(
+                f"{path} refers to another file by its folder ({name[:80]!r}), which "
+                "is not followed. Put the files of the image into one folder and "
+                "export it again, as one OME-TIFF."
+            )
+        if os.path.lexists(path.with_name(name)):
+            refuse_odd(path.with_name(name))
+    for pixels in _OME_PIXELS.findall(text):
+        planes = math.prod(int(size) for size in _OME_SIZE.findall(pixels))
+        if planes > MOST_PLANES:
+            raise InputError(
+                f"{path} says that it holds {planes:,} planes, which no file does: its "
+                "header is damaged or was made up. Export it again from the original."
+            )
 
 
 def _check_complete(path: Path, file: Any, series: Any) -> None:

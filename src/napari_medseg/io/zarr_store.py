@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ import numpy as np
 
 from napari_medseg._types import InputError
 from napari_medseg.io.axes import unit_name
+from napari_medseg.io.limits import AT_ONCE, RATIO, check_shape, check_whole
 from napari_medseg.io.raw import (
     LAZY_BYTES,
     READER_ERRORS,
@@ -20,6 +23,7 @@ from napari_medseg.io.raw import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import zarr
@@ -77,7 +81,7 @@ def _read(path: Path) -> Raw:
     """Read what is there; zarr's own errors pass."""
     import zarr
 
-    node: Any = zarr.open(str(path), mode="r")
+    node = _opened(path)
     if isinstance(node, zarr.Array):
         return _as_raw(path, node, "", dict(node.attrs), {}, {})
     attributes = dict(node.attrs)
@@ -96,6 +100,15 @@ def _read(path: Path) -> Raw:
     scale, units = _pixel_size(multiscale, level)
     axes = _axes(multiscale.get("axes"))
     return _as_raw(path, array, level["path"], {"axes": axes}, scale, units)
+
+
+def _opened(path: str | Path) -> Any:
+    """Open an array or a group, in which nothing can fill the memory."""
+    import zarr
+
+    from napari_medseg.io.zarr_guard import CarefulStore
+
+    return zarr.open(CarefulStore(path, read_only=True), mode="r")
 
 
 def _only_array(path: Path, group: zarr.Group) -> Raw:
@@ -120,6 +133,8 @@ def _as_raw(
     units: dict[str, str],
 ) -> Raw:
     """Load a small array, or wrap a large one."""
+    check_shape(path, array.shape)
+    _check_pieces(path, array, path / inner)
     # ``_ARRAY_DIMENSIONS`` is how xarray names the axes of a zarr 2 array.
     metadata = getattr(array.metadata, "dimension_names", None)
     named = (
@@ -136,6 +151,79 @@ def _as_raw(
     return Raw(data, axes if known else None, scale, units)
 
 
+def files_in(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """Give all files in a folder and its folders.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Such as a zarr folder. A link to a folder is followed once.
+
+    Yields
+    ------
+    os.DirEntry
+        What is no folder; links and pipes, too.
+
+    Raises
+    ------
+    OSError
+        A folder may not be read.
+    """
+    todo, seen = [os.fspath(folder)], set()
+    while todo:
+        place = todo.pop()
+        identity = os.path.realpath(place)
+        if identity in seen:
+            continue  # a link to a folder above, say
+        seen.add(identity)
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    todo.append(entry.path)
+                else:
+                    yield entry
+
+
+def refuse_hollow(folder: Path) -> None:
+    """Refuse a zarr folder in which no piece of an image lies.
+
+    zarr takes a piece that is not there for zeros, and so a folder that was copied
+    without its pieces for a black image.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    if not any(map(_is_piece, files_in(folder))):
+        raise InputError(
+            f"{folder} holds no pixels: its description is there, but none of the "
+            "pieces of the image (or all of it is 0). Copy the whole folder again."
+        )
+
+
+def _is_piece(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".z") and entry.name != "zarr.json"
+
+
+def _check_pieces(path: Path, array: Any, folder: Path) -> None:
+    """Refuse pieces that would fill the memory, and have next to nothing in them."""
+    pieces, itemsize = array.shards or array.chunks, array.dtype.itemsize
+    size, largest = math.prod(pieces) * itemsize, 0
+    if size <= AT_ONCE:
+        return
+    for entry in filter(_is_piece, files_in(folder)):
+        largest = max(largest, entry.stat().st_size)
+        if size <= RATIO * largest:
+            break
+    check_whole(path, pieces, itemsize, largest)
+
+
 @dataclass(frozen=True, slots=True)
 class _BoxReader:
     """Reads a box of a zarr array; a plain object, so that it can be pickled."""
@@ -144,9 +232,7 @@ class _BoxReader:
     inner: str
 
     def __call__(self, key: Key) -> NDArray[Any]:
-        import zarr
-
-        node: Any = zarr.open(self.path, mode="r")
+        node = _opened(self.path)
         array: Any = node[self.inner] if self.inner else node
         return np.asarray(array[key])
 

@@ -156,7 +156,8 @@ def classes_of(made: dict[str, Any]) -> tuple[LabelClass, ...]:
     names = made.get("classes") or []
     if not isinstance(names, list) or not names:
         return ()
-    model = str((made.get("settings") or {}).get("model", ""))
+    settings = made.get("settings")
+    model = str(settings.get("model", "")) if isinstance(settings, dict) else ""
     entry = SPECIALISTS.get(model)
     try:
         card = read_card(bundled.place(entry.file) if entry else Path(model))
