@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections import defaultdict
@@ -112,7 +113,8 @@ def check_targets(work: Sequence[Work], folder: Folder) -> None:
 
 def _place(path: Path) -> str:
     """Return what is the same for all spellings of a path."""
-    return str(path.resolve()).casefold()
+    # resolve() raises at a link to itself, which the worker tells of
+    return os.path.realpath(path).casefold()
 
 
 def find_due(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
@@ -65,6 +66,8 @@ def refuse_odd(path: Path) -> None:
             f"{path} does not exist. Check the name and the folder."
         ) from error
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ELOOP:
+            raise InputError(f"{path} is a link to itself. Remove it.") from error
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"{path} cannot be read ({reason}). Check its name and its rights."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tokenize
+import zipfile
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,20 +33,51 @@ READER_ERRORS = (
     struct.error,
     zlib.error,
     tokenize.TokenError,
+    zipfile.BadZipFile,
 )
 """What the readers raise on damaged files.
 
 The list is wide because it was measured: thousands of files with bytes cut off or
 changed made tifffile, imagecodecs, Pillow, NumPy and zarr raise each of these
 (``AssertionError`` and ``ZeroDivisionError`` for a bad TIFF header,
-``SyntaxError`` for a bad PNG, ``TokenError`` for a bad .npy, ``MemoryError`` for a
-size that no file has). Only calls into those readers are guarded by it.
+``SyntaxError`` for a bad PNG, ``TokenError`` and ``BadZipFile`` for a bad .npy,
+``MemoryError`` for a size that no file has). Only calls into those readers are guarded
+by it.
 """
 
 LAZY_BYTES = 2**28
 """Arrays above this size (256 MiB) stay on the disk where the format allows it."""
 
 Key: TypeAlias = tuple[slice, ...]
+
+
+_MAGIC = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "TIFF": (".tif", ".tiff"),
+    "CZI": (".czi",),
+}
+"""Endings of files that are known by their first bytes."""
+
+_STARTS = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"ZISRAWFILE": "CZI",
+}
+
+
+def _kind_of(path: Path) -> str:
+    """Return what a file is by its first bytes; empty where they are not known."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError:
+        return ""
+    return next(
+        (kind for magic, kind in _STARTS.items() if start.startswith(magic)), ""
+    )
 
 
 def damaged(path: Path, error: BaseException) -> InputError:
@@ -68,10 +100,17 @@ def damaged(path: Path, error: BaseException) -> InputError:
             f"{path} is damaged or does not fit into memory. Open it in the program "
             "that made it; if it opens there, save it as a tiled TIFF or OME-Zarr."
         )
+    ending = "".join(path.suffixes[-1:]) or "image"
+    kind = _kind_of(path)
+    if kind and ending.lower() not in _MAGIC[kind]:
+        return InputError(
+            f"{path} is a {kind} file, whatever its name says, and is not read as a "
+            f"{ending} file. Give it the ending {_MAGIC[kind][0]}."
+        )
     words = " ".join(str(error).split())[:120] or type(error).__name__
     return InputError(
         f"{path} cannot be read: it is damaged, cut short or not a "
-        f"{''.join(path.suffixes[-1:]) or 'image'} file ({words}). Save or copy it "
+        f"{ending} file ({words}). Save or copy it "
         "again from the original."
     )
 

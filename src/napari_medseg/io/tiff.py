@@ -160,8 +160,10 @@ def _check_complete(path: Path, file: Any, series: Any) -> None:
     if series.dataoffset is not None:
         complete = series.dataoffset + series.nbytes <= size
     else:
+        pieces = math.prod(series.keyframe.chunked)
         complete = all(
             page is not None
+            and len(page.dataoffsets) >= pieces
             and all(
                 start + length <= size
                 for start, length in zip(
