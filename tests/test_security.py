@@ -458,3 +458,31 @@ def test_limits_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no real image has"):
         limits.check_shape(path, (MEGA, MEGA))
     limits.check_shape(path, (100, 4, 200_000, 200_000))
+
+
+def test_blosc_is_not_given_a_damaged_header(tmp_path: Path) -> None:
+    numcodecs = pytest.importorskip("numcodecs")
+    image = np.random.default_rng(0).integers(1, 99, (32, 32)).astype(np.uint8)
+    path = tmp_path / "a.zarr"
+    options = {"chunks": (32, 32), "zarr_format": 2}
+    zarr.create_array(str(path), data=image, compressors=numcodecs.Blosc(), **options)
+    assert np.array_equal(read_image(path).data, image)
+    whole = (path / "0.0").read_bytes()
+    for place, value in ((4, -1), (4, 2**30), (8, 2**30), (8, 0), (12, 2**30)):
+        part = struct.pack("<i", value)
+        (path / "0.0").write_bytes(whole[:place] + part + whole[place + 4 :])
+        with pytest.raises(InputError, match=r"piece 0\.0 is damaged"):
+            read_image(path)
+
+
+def test_pages_that_lead_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((3, 9, 9), np.uint8), photometric="minisblack")
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0].offset, file.pages[len(file.pages) - 1].offset
+    data = bytearray(path.read_bytes())
+    (count,) = struct.unpack_from("<H", data, last)
+    struct.pack_into("<I", data, last + 2 + 12 * count, first)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="cut short"):
+        read_image(path)

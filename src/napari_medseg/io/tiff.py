@@ -71,6 +71,8 @@ def read_tiff(path: Path) -> Raw:
 
     try:
         with tifffile.TiffFile(path) as file:
+            if not _chain_ends(file):
+                raise _cut_short(path)
             _check_names(path, file)
             series = file.series[0]
             check_shape(path, series.shape)
@@ -172,28 +174,35 @@ def _check_complete(path: Path, file: Any, series: Any) -> None:
             )
             for page in series.pages
         )
-    if not complete or not _chain_ends(file):
-        raise InputError(
-            f"{path} is cut short: pixels that it should hold are missing. Copy it "
-            "again from the original."
-        )
+    if not complete:
+        raise _cut_short(path)
+
+
+def _cut_short(path: Path) -> InputError:
+    return InputError(
+        f"{path} is cut short: pixels that it should hold are missing. Copy it again "
+        "from the original."
+    )
 
 
 def _chain_ends(file: Any) -> bool:
     """Tell whether the list of pages ends, and not just the file.
 
     Each page names the place of the next, 0 after the last. tifffile stops without
-    an error where that place is beyond the end of the file.
+    an error where that place is beyond the end of the file, and never where pages
+    lead back to one before.
     """
     if file.is_ndpi:  # its offsets do not follow the standard
         return True
     layout, handle = file.tiff, file.filehandle
-    last = file.pages[len(file.pages) - 1].offset
-    handle.seek(last)
-    (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
-    handle.seek(last + layout.tagnosize + count * layout.tagsize)
-    (following,) = struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))
-    return bool(following < handle.size)
+    place, seen = file.pages.first.offset, set()
+    while place and place < handle.size and place not in seen:
+        seen.add(place)
+        handle.seek(place)
+        (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+        handle.seek(place + layout.tagnosize + count * layout.tagsize)
+        (place,) = struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))
+    return not place
 
 
 def _pixel_size(file: Any, series: Any) -> tuple[dict[str, float], dict[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import stat
+import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,15 @@ _DEFLATE_RATIO = 1032
 
 
 class CarefulStore(LocalStore):
-    """A folder of zarr, whose pieces are checked before they are decoded."""
+    """A folder of zarr, whose pieces are checked before they are decoded.
+
+    Attributes
+    ----------
+    blosc : int
+        Bytes of a piece that Blosc has packed; 0 where it has not.
+    """
+
+    blosc: int = 0
 
     async def get(
         self,
@@ -47,7 +56,11 @@ class CarefulStore(LocalStore):
         _refuse_pipes(self.root / key)
         found = await super().get(key, prototype, byte_range)
         if found is not None:
-            check_piece(found.to_bytes(), key)
+            data = found.to_bytes()
+            name = key.rsplit("/", 1)[-1]
+            if self.blosc and not (name.startswith(".z") or name == "zarr.json"):
+                check_blosc(data, self.blosc, key)
+            check_piece(data, key)
         return found
 
 
@@ -59,6 +72,29 @@ def _refuse_pipes(path: Any) -> None:
         return  # it is not there, which zarr knows how to take
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise ValueError(f"{path.name} is neither a file nor a folder")
+
+
+def check_blosc(data: bytes, size: int, key: str) -> None:
+    """Refuse a piece whose header Blosc would believe, and read or write elsewhere.
+
+    Parameters
+    ----------
+    data : bytes
+        As it is stored.
+    size : int
+        Bytes that come out.
+    key : str
+        Where it lies, for the error.
+
+    Raises
+    ------
+    ValueError
+        The header does not fit the piece.
+    """
+    head = struct.unpack("<4x3i", data[:16]) if len(data) >= 16 else (-1, -1, -1)
+    unpacked, block, packed = head
+    if unpacked != size or packed != len(data) or not 0 < block <= max(size, 1):
+        raise ValueError(f"the piece {key} is damaged")
 
 
 def check_piece(data: bytes, key: str) -> None:

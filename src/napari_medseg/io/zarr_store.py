@@ -111,6 +111,19 @@ def _opened(path: str | Path) -> Any:
     return zarr.open(CarefulStore(path, read_only=True), mode="r")
 
 
+def _careful(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Let the store of an array know what its pieces are packed with."""
+    from napari_medseg.io.zarr_guard import CarefulStore
+
+    last = array.compressors[-1:]
+    store = array.store
+    if last and "Blosc" in type(last[0]).__name__ and isinstance(store, CarefulStore):
+        # parts of a shard are read one by one, and their list with them
+        size = 0 if array.shards else math.prod(array.chunks) * array.dtype.itemsize
+        store.blosc = size
+    return array
+
+
 def _only_array(path: Path, group: zarr.Group) -> Raw:
     """Read a group without OME metadata that holds a single array."""
     arrays = list(group.arrays())
@@ -135,6 +148,7 @@ def _as_raw(
     """Load a small array, or wrap a large one."""
     check_shape(path, array.shape)
     _check_pieces(path, array, path / inner)
+    array = _careful(array)
     # ``_ARRAY_DIMENSIONS`` is how xarray names the axes of a zarr 2 array.
     metadata = getattr(array.metadata, "dimension_names", None)
     named = (
@@ -233,7 +247,7 @@ class _BoxReader:
 
     def __call__(self, key: Key) -> NDArray[Any]:
         node = _opened(self.path)
-        array: Any = node[self.inner] if self.inner else node
+        array = _careful(node[self.inner] if self.inner else node)
         return np.asarray(array[key])
 
 
