@@ -469,7 +469,7 @@ def test_what_is_no_annotation(tmp_path: Path) -> None:
         "overlay.png": "colour",
         "lossy.jpg": "JPEG",
         "probability.npy": "whole numbers",
-        "nan.npy": "whole numbers",
+        "nan.npy": "no number at all",
         "huge.npy": "largest",
     }
     for name, word in words.items():

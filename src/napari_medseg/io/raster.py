@@ -140,11 +140,17 @@ def read_numpy(path: Path) -> Raw:
         The file is damaged, or holds Python objects.
     """
     try:
+        with open(path, "rb") as file:
+            if file.read(2) == b"PK":
+                raise InputError(
+                    f"{path} is an archive of several arrays. Save one array with "
+                    "numpy.save."
+                )
         # mapped first: a header that speaks of more than the file has is noticed so
         # before memory is taken
         with np.errstate(all="ignore"):
             data = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(data, np.ndarray) and data.nbytes <= LAZY_BYTES:
+        if data.nbytes <= LAZY_BYTES:
             data = np.array(data)
     except READER_ERRORS as error:
         words = ("allow_pickle", "Object arrays", "Python objects")
@@ -155,9 +161,4 @@ def read_numpy(path: Path) -> Raw:
                 "numpy.save."
             ) from error
         raise damaged(path, error) from error
-    if not isinstance(data, np.ndarray):
-        data.close()
-        raise InputError(
-            f"{path} is an archive of several arrays. Save one array with numpy.save."
-        )
     return Raw(data)

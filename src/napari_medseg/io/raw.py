@@ -42,8 +42,8 @@ The list is wide because it was measured: thousands of files with bytes cut off 
 changed made tifffile, imagecodecs, Pillow, NumPy and zarr raise each of these
 (``AssertionError`` and ``ZeroDivisionError`` for a bad TIFF header,
 ``SyntaxError`` for a bad PNG, ``TokenError`` and ``BadZipFile`` for a bad .npy,
-``MemoryError`` for a size that no file has, ``SystemError`` for one below 0). Only calls into those readers are guarded
-by it.
+``MemoryError`` for a size that no file has, ``SystemError`` for one below 0). Only
+calls into those readers are guarded by it.
 """
 
 LAZY_BYTES = 2**28
