@@ -25,6 +25,8 @@ from napari_medseg._types import (
     finish,
 )
 from napari_medseg.batch import PROVENANCE, BatchReport, segment_files
+from napari_medseg.batch._parts import COCO, OBJECTS, THUMBNAIL, part_path
+from napari_medseg.io.atomic import temporary_beside
 from napari_medseg.io.images import read_annotation
 
 if TYPE_CHECKING:
@@ -71,6 +73,46 @@ class Deadly(Bright):
 
     def stumble(self) -> None:
         os._exit(9)
+
+
+class Halfway(Bright):
+    """Ends its process where the other stumbles, once, while it writes ``b``.
+
+    It leaves what a killed process leaves: half a label image, half a table, half a
+    picture, half an OME-Zarr folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self.out = out
+
+    def stumble(self) -> None:
+        died = self.out.with_name("died")
+        if died.exists():
+            return
+        died.touch()
+        write_halves(self.out)
+        os._exit(9)
+
+
+def write_halves(out: Path) -> None:
+    """Write what a process leaves that is killed while it writes ``b``."""
+    for target in (
+        out / "b.tif",
+        out / "b.geojson",
+        *(out / part_path("b", ending) for ending in (OBJECTS, COCO, THUMBNAIL)),
+    ):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary_beside(target).write_bytes(b"half")
+    folder = temporary_beside(out / "ome-zarr" / "b.ome.zarr")
+    (folder / "0").mkdir(parents=True)
+    (folder / "0" / "0.0").write_bytes(b"half")
+    temporary_beside(out / "b.tif", "scratch").mkdir()
+
+
+def open_halfway(settings: BatchSettings) -> Halfway:
+    """Open ``halfway OUT``."""
+    return Halfway(Path(settings.model.split(maxsplit=1)[1]))
 
 
 def open_bright(settings: BatchSettings) -> Bright:
@@ -126,6 +168,12 @@ def label_files(out: Path) -> list[str]:
     """Return the label images of an output folder, and whatever is half done."""
     found = [*out.rglob("*.tif"), *out.rglob(".*.part*")]
     return sorted(path.relative_to(out).as_posix() for path in found)
+
+
+def halves_in(out: Path) -> list[str]:
+    """Return what is half done in an output folder: hidden, but for the parts."""
+    hidden = [path.relative_to(out).as_posix() for path in out.rglob(".*")]
+    return sorted(set(hidden) - {".medseg", ".medseg.lock"})
 
 
 def labels_in(out: Path) -> dict[str, np.ndarray]:

@@ -11,9 +11,11 @@ import psutil
 import pytest
 from bright import (
     STUMBLE,
+    halves_in,
     names,
     open_bright,
     open_deadly,
+    open_halfway,
     same_labels,
     save,
     save_squares,
@@ -100,6 +102,22 @@ def test_a_worker_that_is_killed_is_made_up_for(
     assert same_labels(here, out)
     with read_ledger(out) as ledger:
         assert ledger.counts()["done"] == 40
+
+
+def test_what_a_killed_worker_left_half_done_is_cleared(
+    cluster: LocalCluster, tmp_path: Path, out: Path
+) -> None:
+    images = save_squares(tmp_path / "few")
+    save(images / "b.tif", np.full((20, 30), STUMBLE, np.uint8))
+    # Dask itself gives the image to another worker
+    settings = BatchSettings(f"halfway {out}", formats=("csv", "geojson"))
+    address = cluster.scheduler_address
+    report = finish(
+        segment_batch([images], out, settings, cluster=address, opener=open_halfway)
+    )
+    assert (tmp_path / "died").exists()
+    assert (len(report.done), report.failed) == (3, {})
+    assert halves_in(out) == []
 
 
 def test_an_image_that_kills_worker_after_worker_fails_alone(

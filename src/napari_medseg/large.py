@@ -8,11 +8,9 @@ block by block and joined (`napari_medseg.blocks`).
 from __future__ import annotations
 
 import shutil
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,11 +23,13 @@ from napari_medseg.instances import (
     find_classes,
     number_on,
 )
+from napari_medseg.io.atomic import temporary_beside
 from napari_medseg.io.pixels import FilePixels
 from napari_medseg.io.tiles import write_label_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import zarr
     from numpy.typing import NDArray
@@ -96,7 +96,8 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     """
     try:
         beside.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=beside.parent))
+        folder = temporary_beside(beside, "scratch")
+        folder.mkdir()
     except OSError as error:
         raise InputError(
             f"{beside.parent} cannot be written to: {error.strerror or error}."
