@@ -24,7 +24,7 @@ from napari_medseg._types import (
     default_classes,
     finish,
 )
-from napari_medseg.batch import PROVENANCE, BatchReport, segment_files
+from napari_medseg.batch import LEDGER, PROVENANCE, BatchReport, segment_files
 from napari_medseg.batch._parts import COCO, OBJECTS, THUMBNAIL, part_path
 from napari_medseg.io.atomic import temporary_beside
 from napari_medseg.io.images import read_annotation
@@ -154,6 +154,15 @@ def save_squares(folder: Path, count: int = 3) -> Path:
     return folder
 
 
+def save_noise(folder: Path, count: int, side: int = 96) -> Path:
+    """Write images with many objects."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        image = rng.integers(0, 255, (side, side), np.uint8)
+        save(folder / f"{index:02d}.tif", image)
+    return folder
+
+
 def segment(images: Path, out: Path, model: Bright, **options: Any) -> BatchReport:
     """Segment a folder in this process."""
     return finish(segment_files([images], model, out, **options))
@@ -171,9 +180,10 @@ def label_files(out: Path) -> list[str]:
 
 
 def halves_in(out: Path) -> list[str]:
-    """Return what is half done in an output folder: hidden, but for the parts."""
-    hidden = [path.relative_to(out).as_posix() for path in out.rglob(".*")]
-    return sorted(set(hidden) - {".medseg", ".medseg.lock"})
+    """Return what is half done in an output folder: hidden, but not on purpose."""
+    hidden = [path for path in out.rglob(".*") if not path.name.startswith(".z")]
+    names = {path.relative_to(out).as_posix() for path in hidden}
+    return sorted(names - {".medseg", ".medseg.lock"})
 
 
 def labels_in(out: Path) -> dict[str, np.ndarray]:
@@ -187,6 +197,36 @@ def same_labels(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(
         np.array_equal(first[name], second[name]) for name in first
     )
+
+
+DATED = (LEDGER, PROVENANCE, "report.html")
+"""Files of an output folder that hold dates and times."""
+
+
+def same_results(one: Path, other: Path) -> bool:
+    """Tell whether two runs wrote the same: labels, exports, tables, hidden parts."""
+    first, second = (
+        {
+            path.relative_to(out).as_posix(): _content(path)
+            for path in out.rglob("*")
+            if path.is_file() and not path.name.startswith((*DATED, ".medseg.lock"))
+        }
+        for out in (one, other)
+    )
+    assert first.keys() == second.keys()
+    return all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def _content(path: Path) -> Any:
+    """Return the pixels of a TIFF, which has a number of its own, or else the bytes."""
+    if path.suffix in (".tif", ".tiff"):
+        return tifffile.imread(path)
+    return np.frombuffer(path.read_bytes(), np.uint8)
+
+
+def coco_of(out: Path) -> Any:
+    """Return the COCO file of an output folder."""
+    return json.loads((out / "coco.json").read_text(encoding="utf-8"))
 
 
 def provenance_of(out: Path) -> Any:

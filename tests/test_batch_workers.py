@@ -33,8 +33,9 @@ from bright import (
     open_deadly,
     open_halfway,
     open_nothing,
-    same_labels,
+    same_results,
     save,
+    save_noise,
     save_squares,
     segment,
     square,
@@ -52,7 +53,9 @@ from napari_medseg.io.atomic import temporary_beside
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OBJECTS = BatchSettings("otsu", objects=ObjectConfig(min_size=4), formats=("csv",))
+OBJECTS = BatchSettings(
+    "otsu", objects=ObjectConfig(min_size=4), formats=("csv", "coco", "geojson")
+)
 
 
 @pytest.fixture
@@ -66,24 +69,9 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "labels"
 
 
-def save_noise(folder: Path, count: int, side: int = 96) -> Path:
-    """Write images with many objects."""
-    rng = np.random.default_rng(0)
-    for index in range(count):
-        image = rng.integers(0, 255, (side, side), np.uint8)
-        save(folder / f"{index:02d}.tif", image)
-    return folder
-
-
 def states(out: Path) -> set[str]:
     with read_ledger(out) as ledger:
         return {row.state for row in ledger.rows()}
-
-
-def same_results(one: Path, other: Path) -> bool:
-    """Tell whether two runs gave the same labels and the same tables."""
-    tables = [(each / "objects.csv").read_bytes() for each in (one, other)]
-    return same_labels(one, other) and tables[0] == tables[1] != b""
 
 
 # --- in this process --------------------------------------------------------------
@@ -336,7 +324,7 @@ def test_a_run_that_is_killed_at_any_moment_is_taken_up_again(tmp_path: Path) ->
     finish(segment_batch([images], whole, OBJECTS))
     command = (
         f"{sys.executable} -m napari_medseg segment images --model otsu --instances "
-        "--min-size 4 --export csv --workers 2 --out labels"
+        "--min-size 4 --export csv,coco,geojson --workers 2 --out labels"
     )
     process = subprocess.Popen(
         command.split(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
