@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 CHUNK = 512
 """Side of the pieces that lie on the disk, in pixels."""
 
+IMAGE = "image.zarr"
+"""Name of an image ``(C, Y, X)`` that waits in such a folder to be segmented."""
+
 
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
