@@ -139,7 +139,7 @@ def segmented(form: SegmentWidget, qtbot: Any) -> None:
 
 @pytest.mark.parametrize("result", ["classes", "objects"])
 def test_a_lazy_layer_is_never_read_whole(
-    viewer: Any, form: SegmentWidget, qtbot: Any, result: str
+    viewer: Any, form: SegmentWidget, qtbot: Any, small: Path, result: str
 ) -> None:
     counted = lazy_layer(viewer, form)
     form.findChild(QComboBox, "result").setCurrentText(result)
@@ -155,6 +155,11 @@ def test_a_lazy_layer_is_never_read_whole(
     np.testing.assert_array_equal(np.asarray(layer.data[1]), expected[::4, ::4])
     if result == "objects":
         assert layer.metadata["kinds"] == {1: 1, 2: 1}
+    form.save(small / "saved.tif")
+    qtbot.waitUntil(lambda: bool(form._engine.jobs), timeout=60_000)
+    name, arguments, _ = form._engine.jobs.pop()
+    assert name == "export"
+    np.testing.assert_array_equal(arguments["stack"]["labels"], expected)
 
 
 def test_a_slice_of_a_lazy_stack(viewer: Any, form: SegmentWidget, qtbot: Any) -> None:

@@ -97,6 +97,7 @@ class ResultLayers(QObject):
         self._order: Order | None = None
         self._kind = "classes"
         self._results: list[Result] = []
+        self._large: list[Labels] = []  # on the disk
         self._waiting: list[Result] = []
         self._measurer: Measurer | None = None
         self._timer = QTimer(self)
@@ -107,7 +108,8 @@ class ResultLayers(QObject):
     @property
     def layers(self) -> list[Labels]:
         """The labels layers that are still in the viewer."""
-        return [result.labels for result in self._there() if result.labels is not None]
+        found = [each.labels for each in self._there() if each.labels is not None]
+        return found + [each for each in self._large if is_there(each, self._viewer)]
 
     def _there(self) -> list[Result]:
         return [
@@ -120,7 +122,7 @@ class ResultLayers(QObject):
         """Take results of a new order; ``kind`` is ``classes`` or ``objects``."""
         self._timer.stop()
         self._order, self._kind = order, kind
-        self._results, self._waiting = [], []
+        self._results, self._large, self._waiting = [], [], []
 
     def change(self, kind: str) -> bool:
         """Put what comes next into new layers: labels that mean something else.
@@ -201,6 +203,7 @@ class ResultLayers(QObject):
         )
         layer.editable = False
         large.remove_with(layer)
+        self._large.append(layer)
 
     def _options(
         self, order: Order, image: Image, classes: Sequence[Mapping[str, str]]
