@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import subprocess
 import sys
 import time
@@ -69,19 +70,27 @@ class Killing:
             *OPTIONS.split(),
         ]
 
-    def undisturbed(self, out: Path, workers: int) -> float:
-        """Segment all; return the seconds."""
+    def undisturbed(self, out: Path, workers: int) -> tuple[float, float]:
+        """Segment all; return the seconds in all, and those of the images."""
         started = time.monotonic()
-        subprocess.run(
-            self.command(out, workers), check=True, stdout=subprocess.DEVNULL
+        done = subprocess.run(
+            self.command(out, workers), check=True, stdout=subprocess.PIPE, text=True
         )
-        return time.monotonic() - started
+        seconds = time.monotonic() - started
+        return seconds, json.loads(done.stdout)["seconds"]
 
-    def killed(self, out: Path, workers: int, seconds: float) -> bool:
-        """Run, and kill after some seconds; tell whether it was through before."""
+    def killed(
+        self, out: Path, workers: int, seconds: float, *, begun: bool = False
+    ) -> bool:
+        """Run, and kill after some seconds; tell whether it was through before.
+
+        The seconds count from the first image on, where it is to have ``begun``.
+        """
         process = subprocess.Popen(
             self.command(out, workers), stdout=subprocess.DEVNULL
         )
+        while begun and process.poll() is None and not in_work(out):
+            time.sleep(0.01)
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -127,6 +136,15 @@ class Killing:
             self.faults.append(f"{out.name}: {len(named)} in COCO, {counts} noted")
 
 
+def in_work(out: Path) -> int:
+    """Return how many images are noted as being segmented."""
+    try:
+        with read_ledger(out) as ledger:
+            return ledger.counts()["running"]
+    except (InputError, sqlite3.Error):
+        return 0  # it is just being made
+
+
 def contents(out: Path) -> dict[str, str]:
     """Return a digest of each file, hidden ones too; of TIFFs, of their pixels."""
     found = {}
@@ -163,7 +181,7 @@ def measure(
     """
     killing, draw = Killing(images, work, model), random.Random(seed)
     whole = work / "whole"
-    seconds = killing.undisturbed(whole, 1)
+    seconds, of_images = killing.undisturbed(whole, 1)
     folders = 0
     while len(killing.kills) < count:
         out, done = work / f"killed {folders}", dict[str, int]()
@@ -171,8 +189,11 @@ def measure(
         through = False
         while not through:
             last = len(killing.kills) >= count
-            moment = 1e6 if last else draw.uniform(0, 0.7 * seconds)
-            through = killing.killed(out, workers, moment)
+            # one in four at any moment, the others while images are in work
+            begun = bool(len(killing.kills) % 4)
+            moment = draw.uniform(0, 0.6 * of_images if begun else seconds)
+            moment = 1e6 if last else moment
+            through = killing.killed(out, workers, moment, begun=begun and not last)
             killing.note(out, done)
         killing.compare(whole, out, done)
         folders += 1
