@@ -1,154 +1,197 @@
-"""A folder of many images: does memory stay flat, and how much time goes beside.
+"""A folder of thousands of images: its rate beside the bare model, and its memory.
 
-    python benchmarks/folder.py [--count 10000] [--model nuclei-fluo] [--quick]
-
-Generated images of fluorescent cells are segmented by the job that the command line
-and the form run. Printed are the growth of memory from the first tenth to the end,
-and the rate beside that of the bare model: a loop that predicts images which lie in
-memory, run before and after, so that both see the same computer. On a computer that is
-busy with other things, look at the time of the processor.
+Run by ``batch.py``. The images are pieces of real ones, turned and mirrored so that
+no two are the same. The bare model is timed in the midst of the run, every so often,
+on images that lie in memory, so that both see the same computer, busy or not.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
-from pathlib import Path
-from typing import Annotated, Any
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import tifffile
-import typer
 
-from napari_medseg._types import AnySegmenter
 from napari_medseg.batch import BatchSettings, segment_batch
 from napari_medseg.batch.process import open_model
-from napari_medseg.instances import ObjectConfig
 from napari_medseg.io.images import read_image
-from napari_medseg.samples import make_two_kinds
 
-app = typer.Typer(add_completion=False)
+if TYPE_CHECKING:
+    from pathlib import Path
 
-QUICK = 300
-"""Images of a quick run."""
-
-SCENES = 20
-"""Images that are drawn; the others are the same, turned and shifted."""
-
-BARE = 100
-"""Images that the bare model does, before and after."""
-
-
-@app.command()
-def main(
-    count: Annotated[int, typer.Option(help="Images.")] = 10_000,
-    side: Annotated[int, typer.Option(help="Side of each, in pixels.")] = 256,
-    model: Annotated[str, typer.Option(help="The segmenter.")] = "nuclei-fluo",
-    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
-    objects: Annotated[
-        bool, typer.Option(help="Find objects, and write their table.")
-    ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="300 images.")] = False,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Result.")] = None,
-) -> None:
-    """Measure."""
-    settings = BatchSettings(
-        model,
-        objects=ObjectConfig() if objects else None,
-        formats=("csv",) if objects else (),
+    from napari_medseg._types import (
+        AnySegmenter,
+        FloatArray,
+        Job,
+        LabelClass,
+        Prediction,
     )
-    with tempfile.TemporaryDirectory() as name:
-        images = Path(name) / "images"
-        write_images(images, QUICK if quick else count, side)
-        segmenter = open_model(settings)
-        sample = sorted(images.iterdir())[:BARE]
-        before = bare_rate(segmenter, sample)
-        run = folder_run(images, Path(name) / "labels", settings, workers)
-        after = bare_rate(segmenter, sample)
-    bare, bare_cpu = (sum(pair) / 2 for pair in zip(before, after, strict=True))
-    result = {"model": model, "side": side, "workers": workers, "objects": objects}
-    result |= run | {
+    from napari_medseg.batch import BatchReport
+
+EVERY = 100
+"""Images between two looks at the bare model."""
+
+BARE = 5
+"""Images that it does each time."""
+
+SETTLE = 0.3
+"""Seconds in which what is being read and written comes to its end before that."""
+
+
+def write_images(data: Path, folder: Path, count: int, side: int) -> None:
+    """Write pieces of real images of fluorescent nuclei, each another one.
+
+    What is there is left, so that a run that was stopped can go on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = sorted((data / "dsb2018_nuclei" / "images").glob("fluo_*"))
+    planes = [read_image(path).plane()[0] for path in paths[:100]]
+    planes = [plane for plane in planes if min(plane.shape) >= side]
+    draw = np.random.default_rng(0)
+    for index in range(count):
+        plane = planes[index % len(planes)]
+        top, left = (int(draw.integers(length - side + 1)) for length in plane.shape)
+        piece = plane[top : top + side, left : left + side]
+        piece = np.rot90(piece[:, :: draw.choice([-1, 1])], int(draw.integers(4)))
+        path = folder / f"{index:06d}.tif"
+        if not path.exists():
+            tifffile.imwrite(path, piece.astype(np.uint8), photometric="minisblack")
+
+
+@dataclass
+class Interleaved:
+    """A segmenter that is timed alone in the midst of a run.
+
+    Attributes
+    ----------
+    segmenter : AnySegmenter
+        The model.
+    sample : list of ndarray
+        Images in memory.
+    bare, bare_cpu : float
+        Seconds of the clock and of the processor that it took alone.
+    count : int
+        Images that it did alone.
+    paused, paused_cpu : float
+        Seconds that are not the run's.
+    """
+
+    segmenter: AnySegmenter
+    sample: list[FloatArray]
+    bare: float = 0.0
+    bare_cpu: float = 0.0
+    count: int = 0
+    paused: float = 0.0
+    paused_cpu: float = 0.0
+    _calls: int = field(default=0, repr=False)
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """Classes of the model."""
+        return self.segmenter.classes
+
+    @property
+    def identity(self) -> str:
+        """Identity of the model."""
+        return self.segmenter.identity
+
+    def predict(self, image: FloatArray) -> Prediction:
+        """Segment an image, and now and then time the model alone before."""
+        self._calls += 1
+        if self._calls % EVERY == EVERY // 2:
+            self._alone()
+        return self.segmenter.predict(image)
+
+    def _alone(self) -> None:
+        began, began_cpu = time.perf_counter(), time.process_time()
+        time.sleep(SETTLE)
+        started, started_cpu = time.perf_counter(), time.process_time()
+        # what was still being written is the run's, and not the pause's
+        written = started_cpu - began_cpu
+        for image in self.sample:
+            self.segmenter.predict(image)
+        self.bare += time.perf_counter() - started
+        self.bare_cpu += time.process_time() - started_cpu
+        self.count += len(self.sample)
+        self.paused += time.perf_counter() - began
+        self.paused_cpu += time.process_time() - began_cpu - written
+
+
+def measure(
+    images: Path, out: Path, settings: BatchSettings, minutes: float | None
+) -> dict[str, Any]:
+    """Segment a folder, or go on with it; return rate and memory.
+
+    Parameters
+    ----------
+    images, out : Path
+        The folders.
+    settings : BatchSettings
+        Model and outputs.
+    minutes : float or None
+        When to stop; the next call goes on.
+
+    Returns
+    -------
+    dict
+        Rates in images a second, memory in megabytes.
+    """
+    sample = [read_image(path).plane() for path in sorted(images.iterdir())[:BARE]]
+    model = Interleaved(open_model(settings), sample)
+    model.segmenter.predict(sample[0])
+    job = segment_batch([images], out, settings, opener=lambda _: model)
+    with closing(job):
+        run = _watched(job, model, minutes)
+    bare = model.count / model.bare
+    bare_cpu = model.bare_cpu / model.count
+    return run | {
         "bare_rate": bare,
         "bare_cpu_seconds": bare_cpu,
         "share": run["rate"] / bare,
         "cpu_share": bare_cpu / run["cpu_seconds"],
     }
-    typer.echo(
-        f"{run['images']} images of {side} × {side}, {model}, {workers} process(es): "
-        f"{run['rate']:.1f} images/s, {result['share']:.0%} of the bare model's "
-        f"{bare:.1f} ({result['cpu_share']:.0%} by the time of the processor, in one "
-        f"process); memory grew by {run['growth_mb']:.1f} MB from the first tenth "
-        f"({run['tenth_mb']:.0f} MB) to the end, {run['failed']} failed."
-    )
-    if json_path is not None:
-        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def write_images(folder: Path, count: int, side: int) -> None:
-    """Write images that differ, drawing only a few."""
-    folder.mkdir(parents=True)
-    scenes = [scene.image[0] for scene in make_two_kinds(SCENES, 0, side)]
-    for index in range(count):
-        image = scenes[index % SCENES]
-        image = image[:: -1 if index % 2 else 1].T if index % 3 else image
-        tifffile.imwrite(folder / f"{index:06d}.tif", image)
-
-
-def bare_rate(segmenter: AnySegmenter, paths: list[Path]) -> tuple[float, float]:
-    """Return images a second of the model alone, and processor seconds an image."""
-    images = [read_image(path).plane() for path in paths]
-    segmenter.predict(images[0])
-    started, cpu = time.perf_counter(), time.process_time()
-    for image in images:
-        segmenter.predict(image)
-    cpu = time.process_time() - cpu
-    return len(images) / (time.perf_counter() - started), cpu / len(images)
-
-
-def folder_run(
-    images: Path, out: Path, settings: BatchSettings, workers: int
+def _watched(
+    job: Job[BatchReport], model: Interleaved, minutes: float | None
 ) -> dict[str, Any]:
-    """Segment the folder; return rate and memory."""
-    job = segment_batch([images], out, settings, workers=workers)
-    tenth = last = most = 0.0
-    started: float | None = None
-    while True:
-        try:
-            report = next(job)
-        except StopIteration as done:
-            result = done.value
-            break
-        if started is None and report.step:
+    """Run a job and look at clock and memory."""
+    began = time.monotonic()
+    first = step = 0
+    started = cpu = 0.0
+    levels: dict[int, float] = {}
+    for report in job:
+        step = report.step
+        if not started and report.metrics.get("done", 0) > 0:
             # the model is loaded, and the first image is done
-            started, first = time.perf_counter(), report.step
-            cpu = time.process_time()
-        if report.total and report.step % 20 == 0:
-            last = memory()
-            most = max(most, last)
-            if report.step <= report.total // 10:
-                tenth = last
-    assert started is not None
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    finished = len(result.done) + len(result.failed)
+            first, started, cpu = step, time.perf_counter(), time.process_time()
+            model.paused = model.paused_cpu = 0.0
+        if started and step != first:
+            levels[step] = memory()
+            last, last_cpu = time.perf_counter(), time.process_time()
+            failed = int(report.metrics["failed"]) if report.metrics else 0
+        if minutes is not None and time.monotonic() - began > 60 * minutes:
+            break
+    done = step - first
+    seconds, cpu = last - started - model.paused, last_cpu - cpu - model.paused_cpu
+    before = [level for at, level in levels.items() if at - first <= done // 10]
     return {
-        "images": finished,
-        "failed": len(result.failed),
-        "rate": (finished - first) / seconds,
-        "cpu_seconds": cpu / (finished - first),
-        "tenth_mb": tenth,
-        "end_mb": memory(),
-        "growth_mb": memory() - tenth,
-        "most_mb": most,
+        "images": done,
+        "failed": failed,
+        "seconds": seconds,
+        "rate": done / seconds,
+        "cpu_seconds": cpu / done,
+        "first_tenth_mb": max(before, default=0.0),
+        "most_mb": max(levels.values()),
+        "end_mb": levels[max(levels)],
+        "growth_mb": max(levels.values()) - max(before, default=0.0),
     }
 
 
 def memory() -> float:
-    """Return what this process and its workers hold, in megabytes."""
-    own = psutil.Process()
-    every = [own, *own.children(recursive=True)]
-    return sum(each.memory_info().rss for each in every) / 1e6
-
-
-if __name__ == "__main__":
-    app()
+    """Return what this process holds, in megabytes."""
+    return float(psutil.Process().memory_info().rss / 1e6)

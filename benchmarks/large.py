@@ -1,10 +1,9 @@
 """An image too large for memory: how much memory and how long it takes.
 
-    python benchmarks/large.py [--side 20000] [--model nuclei-fluo] [--json FILE]
-
-A generated image of fluorescent cells is written to a zarr folder, segmented into
-objects in a process of its own, and the peak memory of that process is compared with
-that of the same process on an image of 512 × 512 pixels, which holds the model.
+Run by ``batch.py``. Pieces of real images, turned, make a large one in a zarr folder.
+It is segmented into objects by the job that the command line and the form run, in a
+process of its own; the peak memory of that process is compared with that of the same
+process on an image of 512 × 512 pixels, which holds the model.
 """
 
 from __future__ import annotations
@@ -13,97 +12,111 @@ import json
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 import zarr
 
 from napari_medseg._types import finish
-from napari_medseg.inference import open_segmenter
+from napari_medseg.batch import BatchSettings, read_ledger, segment_batch
 from napari_medseg.instances import ObjectConfig
 from napari_medseg.io.images import read_image
-from napari_medseg.large import segment_large_file
-from napari_medseg.samples import two_kinds_scene
-
-app = typer.Typer(add_completion=False)
 
 SMALL = 512
+"""Side of the small image, of the pieces, and of the chunks in the file."""
 
 
-@app.command()
-def main(
-    side: Annotated[int, typer.Option(help="Side of the image, in pixels.")] = 20_000,
-    model: Annotated[str, typer.Option(help="The segmenter.")] = "nuclei-fluo",
-    json_path: Annotated[Path | None, typer.Option("--json", help="Result.")] = None,
-    child: Annotated[Path | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """Measure."""
-    if child is not None:
-        print(json.dumps(segment(child, model)))
-        return
-    with tempfile.TemporaryDirectory() as name:
-        small = measured(Path(name) / "small.zarr", SMALL, model)
-        large = measured(Path(name) / "large.zarr", side, model)
-    result = {
+def measure(data: Path, work: Path, side: int, model: str) -> dict[str, Any]:
+    """Segment a large image; return seconds and memory.
+
+    Parameters
+    ----------
+    data : Path
+        The data sets.
+    work : Path
+        A folder for images and results.
+    side : int
+        Side of the image, in pixels.
+    model : str
+        The segmenter.
+
+    Returns
+    -------
+    dict
+        Seconds, objects, gigabytes.
+    """
+    small = _segmented(data, work / "small", SMALL, model)
+    large = _segmented(data, work / "large", side, model)
+    return {
         "side": side,
         "model": model,
         "seconds": large["seconds"],
+        "cpu_seconds": large["cpu_seconds"],
         "objects": large["objects"],
         "megapixels_a_second": round(side**2 / 1e6 / large["seconds"], 2),
         "peak_gb": round(large["peak"] / 1e9, 2),
         "above_the_model_gb": round((large["peak"] - small["peak"]) / 1e9, 2),
         "image_gb": round(2 * side**2 / 1e9, 2),
     }
-    print(json.dumps(result, indent=1))
-    if json_path is not None:
-        json_path.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def measured(path: Path, side: int, model: str) -> dict[str, Any]:
+def _segmented(data: Path, work: Path, side: int, model: str) -> dict[str, Any]:
     """Make an image and segment it in a fresh process."""
-    write(path, side)
-    command = [sys.executable, __file__, "--child", str(path), "--model", model]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    image = work / "images" / "large.zarr"
+    if not image.exists():
+        _write(data, image, side)
+    command = [sys.executable, __file__, str(image), str(work / "labels"), model]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
-def write(path: Path, side: int) -> None:
-    """Write an image that repeats a generated one, each time turned otherwise."""
+def _write(data: Path, path: Path, side: int) -> None:
+    """Write an image of pieces of real ones."""
+    paths = sorted((data / "dsb2018_nuclei" / "images").glob("fluo_*"))[:100]
+    planes = [read_image(each).plane()[0].astype(np.uint16) * 100 for each in paths]
+    draw = np.random.default_rng(0)
+    part = path.with_name("part.zarr")
     array = zarr.create_array(
-        str(path),
+        str(part),
         shape=(side, side),
         chunks=(SMALL, SMALL),
         dtype=np.uint16,
         dimension_names=("y", "x"),
+        overwrite=True,
     )
-    scene = two_kinds_scene(np.random.default_rng(0), SMALL)
-    grey = scene.image[0].astype(np.uint16) * 200
-    draw = np.random.default_rng(0)
     for top in range(0, side, SMALL):
         for left in range(0, side, SMALL):
-            turned = np.rot90(grey, draw.integers(4))
+            plane = planes[int(draw.integers(len(planes)))]
+            piece = np.rot90(
+                np.pad(
+                    plane[:SMALL, :SMALL],
+                    [(0, max(0, SMALL - length)) for length in plane.shape],
+                    mode="reflect",
+                ),
+                int(draw.integers(4)),
+            )
             rows, columns = min(SMALL, side - top), min(SMALL, side - left)
-            array[top : top + rows, left : left + columns] = turned[:rows, :columns]
+            array[top : top + rows, left : left + columns] = piece[:rows, :columns]
+    part.rename(path)
 
 
-def segment(path: Path, model: str) -> dict[str, Any]:
+def segment(image: Path, out: Path, model: str) -> dict[str, Any]:
     """Segment a file; say how long it took and how much memory was taken."""
-    segmenter = open_segmenter(model, "cpu")
+    settings = BatchSettings(model, "cpu", objects=ObjectConfig(), formats=("csv",))
     started = time.monotonic()
-    target = path.with_suffix(".tif")
-    job = segment_large_file(read_image(path), segmenter, ObjectConfig(), target)
-    made = finish(job)
+    finish(segment_batch([image], out, settings, overwrite=True))
+    with read_ledger(out) as ledger:
+        (row,) = ledger.rows("done")
     return {
         "seconds": round(time.monotonic() - started, 1),
-        "objects": made.highest,
+        "cpu_seconds": round(time.process_time(), 1),
+        "objects": row.objects,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
 if __name__ == "__main__":
-    app()
+    print(json.dumps(segment(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))

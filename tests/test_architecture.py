@@ -33,7 +33,14 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "samples",
         ),
         ("models",),
-        ("inference", "training", "evaluation", "quality", "large", "layer_data"),
+        (
+            "inference",
+            "training",
+            "evaluation",
+            "quality",
+            "large scratch",
+            "layer_data",
+        ),
         ("api", "exchange"),
         ("batch", "demo"),
         ("__init__",),  # the package itself: the public names, on demand

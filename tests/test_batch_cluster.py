@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,12 @@ import psutil
 import pytest
 from bright import (
     STUMBLE,
+    halves_in,
     names,
     open_bright,
     open_deadly,
-    same_labels,
+    open_halfway,
+    same_results,
     save,
     save_squares,
 )
@@ -65,15 +68,19 @@ def out(tmp_path: Path) -> Path:
 def test_a_cluster_gives_the_same_as_this_process(
     cluster: LocalCluster, images: Path, out: Path, tmp_path: Path
 ) -> None:
-    settings = BatchSettings("otsu", objects=ObjectConfig(min_size=4), formats=("csv",))
+    settings = BatchSettings(
+        "otsu",
+        objects=ObjectConfig(min_size=4),
+        formats=("csv", "coco", "geojson", "roi", "ome-zarr"),
+        probabilities=True,
+    )
     (images / "bad.tif").write_bytes(b"")
     here = tmp_path / "here"
     finish(segment_batch([images], here, settings))
     address = cluster.scheduler_address
     report = finish(segment_batch([images], out, settings, cluster=address))
     assert (len(report.done), names(report.failed)) == (40, ["bad.tif"])
-    assert same_labels(here, out)
-    assert (here / "objects.csv").read_bytes() == (out / "objects.csv").read_bytes()
+    assert same_results(here, out)
     # the same ledger: what the cluster did is not done again here
     again = finish(segment_batch([images], out, settings))
     assert (again.done, len(again.skipped)) == ((), 40)
@@ -82,9 +89,9 @@ def test_a_cluster_gives_the_same_as_this_process(
 def test_a_worker_that_is_killed_is_made_up_for(
     cluster: LocalCluster, images: Path, out: Path, tmp_path: Path
 ) -> None:
-    settings = BatchSettings("bright 100 0.1")
-    here = tmp_path / "here"
-    finish(segment_batch([images], here, BatchSettings("bright"), opener=open_bright))
+    settings = BatchSettings("bright 100 0.1", formats=("csv", "coco", "geojson"))
+    here, quick = tmp_path / "here", replace(settings, model="bright")
+    finish(segment_batch([images], here, quick, opener=open_bright))
     job = segment_batch(
         [images],
         out,
@@ -97,9 +104,25 @@ def test_a_worker_that_is_killed_is_made_up_for(
     psutil.Process(next(iter(cluster.workers.values())).pid).kill()
     report = finish(job)
     assert (len(report.done), report.failed) == (40, {})
-    assert same_labels(here, out)
+    assert same_results(here, out)
     with read_ledger(out) as ledger:
         assert ledger.counts()["done"] == 40
+
+
+def test_what_a_killed_worker_left_half_done_is_cleared(
+    cluster: LocalCluster, tmp_path: Path, out: Path
+) -> None:
+    images = save_squares(tmp_path / "few")
+    save(images / "b.tif", np.full((20, 30), STUMBLE, np.uint8))
+    # Dask itself gives the image to another worker
+    settings = BatchSettings(f"halfway {out}", formats=("csv", "geojson"))
+    address = cluster.scheduler_address
+    report = finish(
+        segment_batch([images], out, settings, cluster=address, opener=open_halfway)
+    )
+    assert (tmp_path / "died").exists()
+    assert (len(report.done), report.failed) == (3, {})
+    assert halves_in(out) == []
 
 
 def test_an_image_that_kills_worker_after_worker_fails_alone(

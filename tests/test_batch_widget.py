@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
-from bright import save_squares
+from bright import same_results, save_squares
 from fake_engine import FakeEngine
 from folders import command
 from napari.layers import Image, Labels
@@ -314,6 +314,20 @@ def test_watching_is_in_the_line_too(form: Form, images: Path) -> None:
     form.press("Copy as command")
     line = QApplication.clipboard().text()
     assert "--watch" in line and "--probabilities" in line
+
+
+def test_a_cluster_takes_the_place_of_processes(form: Form, images: Path) -> None:
+    form.widget.choose(images)
+    form.control("workers").setRange(1, 4)
+    form.control("workers").setValue(2)
+    form.press("start")
+    assert form.asked["cluster"] is None
+    form.end()
+    form.control("cluster").setText(" tcp://10.0.0.1:8786 ")
+    form.press("start")
+    assert form.asked["cluster"] == "tcp://10.0.0.1:8786"
+    assert "--cluster tcp://10.0.0.1:8786 " in form.asked["command"]
+    assert "--workers" not in form.asked["command"]
 
 
 def test_every_format_is_offered(form: Form) -> None:
@@ -784,6 +798,38 @@ def test_the_real_engine_fills_the_folder(
     form.wait(lambda: form.told.startswith("0 images segmented"))
     assert form.told == "0 images segmented, 3 were there already, 1 failed."
     assert form.control("min_size").value() == 4
+
+
+@pytest.mark.filterwarnings(
+    # what Dask and tornado leave open is not ours
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::DeprecationWarning:distributed",
+    "ignore::DeprecationWarning:tornado",
+)
+def test_a_real_cluster_fills_the_folder(
+    viewer: Any, qtbot: Any, images: Path, tmp_path: Path
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    save_squares(images, 12)
+    settings = BatchSettings("otsu", objects=ObjectConfig(), formats=("csv",))
+    here = tmp_path / "here"
+    finish(segment_batch([images], here, settings))
+    form = Form(viewer, qtbot)
+    form.widget.choose(images)
+    form.widget.choice.models.choose("otsu")
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        silence_logs=50,
+    ) as cluster:
+        form.control("cluster").setText(cluster.scheduler_address)
+        form.press("start")
+        form.wait(lambda: "segmented" in form.told)
+    assert form.told == "15 images segmented."
+    assert same_results(here, images.parent / "segmented")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -7,7 +7,13 @@ import random
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
@@ -20,26 +26,36 @@ import pytest
 from bright import (
     STUMBLE,
     Bright,
+    halves_in,
     label_files,
     names,
     open_bright,
     open_deadly,
+    open_halfway,
     open_nothing,
-    same_labels,
+    same_results,
     save,
+    save_noise,
     save_squares,
     segment,
+    square,
+    write_halves,
 )
 
 from napari_medseg._types import FloatArray, InputError, JobError, Prediction, finish
 from napari_medseg.batch import BatchSettings, Work, read_ledger, segment_batch, worker
+from napari_medseg.batch.halves import clear_halves
 from napari_medseg.batch.process import Task, describe, segment_item
+from napari_medseg.batch.resume import Folder
 from napari_medseg.instances import ObjectConfig
+from napari_medseg.io.atomic import temporary_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OBJECTS = BatchSettings("otsu", objects=ObjectConfig(min_size=4), formats=("csv",))
+OBJECTS = BatchSettings(
+    "otsu", objects=ObjectConfig(min_size=4), formats=("csv", "coco", "geojson")
+)
 
 
 @pytest.fixture
@@ -53,24 +69,9 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "labels"
 
 
-def save_noise(folder: Path, count: int, side: int = 96) -> Path:
-    """Write images with many objects."""
-    rng = np.random.default_rng(0)
-    for index in range(count):
-        image = rng.integers(0, 255, (side, side), np.uint8)
-        save(folder / f"{index:02d}.tif", image)
-    return folder
-
-
 def states(out: Path) -> set[str]:
     with read_ledger(out) as ledger:
         return {row.state for row in ledger.rows()}
-
-
-def same_results(one: Path, other: Path) -> bool:
-    """Tell whether two runs gave the same labels and the same tables."""
-    tables = [(each / "objects.csv").read_bytes() for each in (one, other)]
-    return same_labels(one, other) and tables[0] == tables[1] != b""
 
 
 # --- in this process --------------------------------------------------------------
@@ -206,6 +207,62 @@ def test_an_image_that_ends_its_process_fails_and_the_others_are_done(
     assert states(out) == {"done", "failed"}
 
 
+def test_what_a_killed_process_left_half_done_is_cleared(
+    images: Path, out: Path
+) -> None:
+    save(images / "b.tif", np.full((20, 30), STUMBLE, np.uint8))
+    settings = BatchSettings(f"halfway {out}", formats=("csv", "geojson"))
+    job = segment_batch([images], out, settings, workers=2, opener=open_halfway)
+    report = finish(job)
+    assert (out.parent / "died").exists()
+    assert (len(report.done), report.failed) == (3, {})
+    assert halves_in(out) == []
+
+
+class CutOff(ThreadPoolExecutor):
+    """Loses the worker that does ``b``, which goes on writing for a while."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.tries = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        if fn is segment_item and args[0].source.name == "b.tif":
+            self.tries += 1
+            write_halves(args[1].out)
+            if self.tries == 1:
+                lost: Future[Any] = Future()
+                lost.set_exception(BrokenExecutor("cut off"))
+                return lost
+        return super().submit(fn, *args, **options)
+
+
+def test_a_worker_that_was_cut_off_and_went_on_leaves_nothing(
+    images: Path, out: Path
+) -> None:
+    foreign = out / ".b.note.part.tif"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"of somebody else")
+    with CutOff() as executor:
+        job = segment_batch([images], out, OBJECTS, executor=executor)
+        report = finish(job)
+        assert executor.tries == 2
+    assert (len(report.done), report.failed) == (3, {})
+    assert halves_in(out) == [foreign.name]
+
+
+def test_what_is_being_written_is_never_cleared(images: Path, out: Path) -> None:
+    save(images / "bb.tif", square(2))
+    settings = BatchSettings("bright", formats=("csv",))
+    folder = Folder(out, settings)
+    kept = [temporary_beside(out / name) for name in ("bb.tif", "a.tif", "b.npy")]
+    write_halves(out)
+    for path in kept:
+        path.touch()
+    clear_halves(folder, ["b"])
+    assert halves_in(out) == sorted(path.name for path in kept)
+
+
 def test_a_run_of_deaths_is_given_up(
     images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +307,7 @@ def test_a_stopped_run_ends_its_processes(images: Path, out: Path) -> None:
     begun = set(psutil.Process().children(recursive=True)) - before
     assert len(begun) >= 2
     job.close()
+    assert halves_in(out) == []
     _, alive = psutil.wait_procs(begun, timeout=10)
     # the tracker of shared resources stays as long as this process
     assert all("resource_tracker" in " ".join(each.cmdline()) for each in alive)
@@ -266,7 +324,7 @@ def test_a_run_that_is_killed_at_any_moment_is_taken_up_again(tmp_path: Path) ->
     finish(segment_batch([images], whole, OBJECTS))
     command = (
         f"{sys.executable} -m napari_medseg segment images --model otsu --instances "
-        "--min-size 4 --export csv --workers 2 --out labels"
+        "--min-size 4 --export csv,coco,geojson --workers 2 --out labels"
     )
     process = subprocess.Popen(
         command.split(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import zarr
+from bright import halves_in, same_results
 from scipy import ndimage
 
-from napari_medseg import blocks, large
+from napari_medseg import blocks, large, scratch
 from napari_medseg._types import (
+    AnySegmenter,
     InputError,
     LabelClass,
+    Pixels,
     Prediction,
     default_classes,
     finish,
 )
+from napari_medseg.batch import BatchSettings, segment_batch
 from napari_medseg.inference import open_segmenter
 from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of, number_on
 from napari_medseg.io.images import read_image
-from napari_medseg.large import segment_large_file
+from napari_medseg.large import LargeFile, segment_large_file
+from napari_medseg.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +43,7 @@ SCALE = {"Y": 0.5, "X": 0.25}
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and pieces that a small image has several of."""
-    monkeypatch.setattr(large, "CHUNK", 64)
+    monkeypatch.setattr(scratch, "CHUNK", 64)
     monkeypatch.setattr(
         large,
         "find_objects_in_blocks",
@@ -90,12 +98,20 @@ def in_memory(
     return np.stack(slices)
 
 
+def segmented(
+    path: Path, segmenter: AnySegmenter, config: Config, target: Path
+) -> LargeFile:
+    with scratch_folder(target) as folder:
+        return finish(
+            segment_large_file(read_image(path), segmenter, config, target, folder)
+        )
+
+
 def on_disk(
     path: Path, model: str, config: ObjectConfig | ClassConfig | None
 ) -> np.ndarray:
     target = path.parent / "out" / "labels.tif"
-    segmenter = open_segmenter(model, "cpu")
-    finish(segment_large_file(read_image(path), segmenter, config, target))
+    segmented(path, open_segmenter(model, "cpu"), config, target)
     file = read_image(target)
     assert file.axes == "ZYX"
     assert {axis: file.scale[axis] for axis in "YX"} == SCALE and file.units[
@@ -157,7 +173,7 @@ def test_the_interior_goes_along(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     zarr.create_array(str(path), data=np.zeros((300, 300), np.uint8))
     target = tmp_path / "a.tif"
-    made = finish(segment_large_file(read_image(path), Parts(), ObjectConfig(), target))
+    made = segmented(path, Parts(), ObjectConfig(), target)
     assert made.highest == np.max(read_image(target).data) == 6
 
 
@@ -170,16 +186,138 @@ def test_a_segmenter_that_needs_the_whole_image(tmp_path: Path) -> None:
             raise NotImplementedError
 
     np.save(tmp_path / "a.npy", np.zeros((30, 40), np.uint8))
-    job = segment_large_file(
-        read_image(tmp_path / "a.npy"), Whole(), None, tmp_path / "b.tif"
-    )
     with pytest.raises(InputError, match=r"a\.npy has 30 × 40 pixels"):
-        finish(job)
+        segmented(tmp_path / "a.npy", Whole(), None, tmp_path / "b.tif")
 
 
 def test_a_job_that_is_cancelled_leaves_nothing(image: Path) -> None:
     target = image.parent / "out" / "labels.tif"
-    job = segment_large_file(read_image(image), open_segmenter("otsu"), None, target)
-    next(job)
-    job.close()
+    file, segmenter = read_image(image), open_segmenter("otsu")
+    with scratch_folder(target) as folder:
+        job = segment_large_file(file, segmenter, None, target, folder)
+        next(job)
+        job.close()
     assert list(target.parent.iterdir()) == []
+
+
+# --- probabilities, and classes of objects, in folders ------------------------------
+
+
+class ThreeKinds:
+    """Tells apart dark, grey and bright, a few rows at a time."""
+
+    identity = "three kinds"
+    classes: tuple[LabelClass, ...] = default_classes(3)
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        shown = image[0] / 255
+        bright = np.clip(2 * shown - 1, 0, 1)
+        grey = np.clip(1 - np.abs(2 * shown - 1), 0, 1)
+        values = np.stack([1 - bright - grey, grey, bright]).astype(np.float32)
+        return Prediction(values, self.classes)
+
+    def bands(self, pixels: Pixels) -> Iterator[Prediction]:
+        _, height, width = pixels.shape
+        for top in range(0, height, 48):
+            rows = slice(top, min(top + 48, height))
+            yield self.predict(pixels.region(rows, slice(0, width)))
+
+
+def open_three_kinds(settings: BatchSettings) -> ThreeKinds:
+    return ThreeKinds()
+
+
+def save_kinds(path: Path, shape: tuple[int, ...]) -> None:
+    """Write rectangles, grey ones and bright ones."""
+    draw = np.random.default_rng(0)
+    image = np.full(shape, 20, np.uint8)
+    for plane in image.reshape(-1, *shape[-2:]):
+        for top in range(10, shape[-2] - 20, 40):
+            for left in range(10, shape[-1] - 20, 40):
+                end = draw.integers(8, 20, 2)
+                part = plane[top : top + end[0], left : left + end[1]]
+                part[...] = draw.choice([128, 240])
+    path.parent.mkdir(exist_ok=True)
+    axes = "ZYX"[-image.ndim :]
+    tifffile.imwrite(
+        path, image, ome=True, photometric="minisblack", metadata={"axes": axes}
+    )
+
+
+ALL = BatchSettings(
+    "kinds",
+    objects=ObjectConfig(split="components"),
+    # outlines for ImageJ are numbered with more digits in large images
+    formats=("csv", "coco", "geojson", "ome-zarr"),
+    probabilities=True,
+)
+
+
+@pytest.mark.parametrize("shape", [(100, 100), (2, 100, 100), (300, 200)])
+@pytest.mark.parametrize(
+    "settings", [ALL, replace(ALL, objects=None)], ids=["objects", "classes"]
+)
+def test_large_images_give_the_files_of_small_ones(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    settings: BatchSettings,
+) -> None:
+    images, small, big = (tmp_path / name for name in ("images", "small", "large"))
+    save_kinds(images / "a.tif", shape)
+    monkeypatch.setattr(large, "LARGE_PIXELS", 10**6)
+    finish(segment_batch([images], small, settings, opener=open_three_kinds))
+    monkeypatch.setattr(large, "LARGE_PIXELS", 100)
+    report = finish(segment_batch([images], big, settings, opener=open_three_kinds))
+    assert (report.failed, report.notes) == ({}, {})
+    values = [
+        read_image(out / "probabilities" / "a_probabilities.tiff")
+        for out in (small, big)
+    ]
+    assert values[0].axes == values[1].axes == ("ZCYX" if len(shape) == 3 else "CYX")
+    np.testing.assert_array_equal(np.asarray(values[1].data), values[0].data)
+    assert halves_in(big) == []
+    if settings.objects is not None:
+        kinds = pd.read_csv(big / "objects.csv")["class"]
+        assert set(kinds) == {"class 1", "class 2"}
+    if shape == (100, 100):  # one block: the very numbers
+        assert same_results(small, big)
+        return
+    columns = ["slice", "class", "area_px", "centroid_y", "centroid_x"]
+    tables = [
+        pd.read_csv(next(out.glob("[oc]*s.csv"))).filter(columns)
+        for out in (small, big)
+    ]
+    first, second = (
+        table.sort_values([*table.columns], ignore_index=True) for table in tables
+    )
+    pd.testing.assert_frame_equal(first, second)
+
+
+def peak_of(images: Path, out: Path, settings: BatchSettings) -> int:
+    """Segment a folder; return the most bytes that arrays and objects took."""
+    job = segment_batch([images], out, settings, opener=open_three_kinds)
+    next(job)
+    tracemalloc.start()
+    try:
+        report = finish(job)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(report.done), report.failed) == (1, {})
+    return peak
+
+
+def test_probabilities_and_classes_never_lie_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "LARGE_PIXELS", 100)
+    images, shape = tmp_path / "images", (1000, 1500)
+    zarr.create_array(
+        str(images / "a.zarr"), shape=shape, dtype=np.uint8, chunks=(64, 64)
+    )
+    plain = replace(ALL, formats=(), objects=None, probabilities=False)
+    without = peak_of(images, tmp_path / "without", plain)
+    settings = replace(ALL, formats=())
+    peak = peak_of(images, tmp_path / "with", settings)
+    assert peak - without < 4 * 3 * shape[0] * shape[1] / 3

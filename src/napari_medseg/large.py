@@ -7,16 +7,14 @@ block by block and joined (`napari_medseg.blocks`).
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_medseg._labels import StoredLabels
 from napari_medseg._types import BandSegmenter, InputError, JobError, Progress
 from napari_medseg.blocks import blocks_of, find_objects_in_blocks
 from napari_medseg.instances import (
@@ -26,28 +24,30 @@ from napari_medseg.instances import (
     number_on,
 )
 from napari_medseg.io.pixels import FilePixels
+from napari_medseg.io.tiff import in_steps
 from napari_medseg.io.tiles import write_label_tiles
+from napari_medseg.scratch import Rows, new_array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import zarr
-    from numpy.typing import NDArray
 
     from napari_medseg._types import (
         AnySegmenter,
         FloatArray,
         Job,
-        LabelArray,
         Pixels,
+        Prediction,
     )
     from napari_medseg.io.image_file import ImageFile
 
 LARGE_PIXELS = 2**26
 """Slices of more pixels than this (8192 × 8192) are not taken into memory."""
 
-CHUNK = 512
-"""Side of the pieces that lie on the disk, in pixels."""
+Keep = Callable[["Prediction"], None]
+"""Takes the bands of a slice, from the top to the bottom."""
 
 
 @dataclass(frozen=True)
@@ -69,42 +69,33 @@ class LargeLabels:
     note: str
 
 
+@dataclass(frozen=True)
+class LargeFile:
+    """What is known of a large image whose labels are written.
+
+    Attributes
+    ----------
+    note : str
+        What the user should know; mostly empty.
+    highest : int
+        The highest label.
+    kinds : StoredLabels or None
+        Class of each pixel, ``(*stack, Y, X)``, in the scratch folder.
+    probabilities : zarr.Array or None
+        ``uint16 (*stack, K, Y, X)``, in steps of `napari_medseg.io.tiff.STEPS`, in the
+        scratch folder.
+    """
+
+    note: str
+    highest: int
+    kinds: StoredLabels | None = None
+    probabilities: zarr.Array[Any] | None = None
+
+
 def is_large(image: ImageFile) -> bool:
     """Tell whether the slices of an image are too large to be done in memory."""
     height, width = image.size
     return height * width > LARGE_PIXELS
-
-
-@contextmanager
-def scratch_folder(beside: Path) -> Iterator[Path]:
-    """Give a folder for what does not fit into memory, and remove it afterwards.
-
-    Parameters
-    ----------
-    beside : Path
-        The file that is being made; its disk is where there is room for results.
-
-    Yields
-    ------
-    Path
-        A hidden folder.
-
-    Raises
-    ------
-    InputError
-        The folder cannot be made.
-    """
-    try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=beside.parent))
-    except OSError as error:
-        raise InputError(
-            f"{beside.parent} cannot be written to: {error.strerror or error}."
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def segment_large_file(
@@ -112,7 +103,11 @@ def segment_large_file(
     segmenter: AnySegmenter,
     config: ObjectConfig | ClassConfig | None,
     target: Path,
-) -> Job[LargeLabels]:
+    scratch: Path,
+    *,
+    probabilities: bool = False,
+    kinds: bool = False,
+) -> Job[LargeFile]:
     """Segment an image that does not fit into memory and write its labels.
 
     Parameters
@@ -125,6 +120,12 @@ def segment_large_file(
         How objects are found, or classes.
     target : Path
         The label image, a tiled TIFF; replaced if it is there.
+    scratch : Path
+        A folder of its own, such as `scratch_folder` gives: about 8 bytes a pixel
+        before compression.
+    probabilities, kinds : bool
+        Keep the class probabilities, and the class of each pixel, there too: 2 bytes
+        a pixel and class, and 1 byte a pixel, before compression.
 
     Yields
     ------
@@ -133,8 +134,8 @@ def segment_large_file(
 
     Returns
     -------
-    LargeLabels
-        Of the last slice; its array is gone with the scratch folder.
+    LargeFile
+        With what was to be kept.
 
     Raises
     ------
@@ -150,31 +151,85 @@ def segment_large_file(
             f"{image.path} has {height} × {width} pixels, and this segmenter takes "
             "only images that fit into memory. Choose another one, or cut the image."
         )
+    letters = [letter for letter in image.axes if letter in "TZ"]
+    stack = [image.data.shape[image.axes.index(letter)] for letter in letters]
+    shape = (*stack, *image.size)
+    each = (*stack, len(segmenter.classes), *image.size)
+    kept = _Kept(
+        new_array(scratch / "values", each, np.uint16) if probabilities else None,
+        new_array(scratch / "kinds", shape, np.uint8) if kinds else None,
+    )
     done: list[LargeLabels] = []
-    with scratch_folder(target) as folder:
-        for number, index in enumerate(image.indices()):
-            pixels = FilePixels(image, index)
-            place = folder / str(number)
-            done.append((yield from segment_large(pixels, segmenter, config, place)))
-        letters = [letter for letter in image.axes if letter in "TZ"]
-        axes = "".join(letters) + "YX"
-        lengths = [image.data.shape[image.axes.index(letter)] for letter in letters]
-        # objects are numbered on from slice to slice, classes are not
-        counts = [item.highest for item in done]
-        each = counts if isinstance(config, ObjectConfig) else [0] * len(counts)
-        before = list(accumulate(each, initial=0))
-        write_label_tiles(
-            target,
-            lambda number, rows: number_on(
-                np.asarray(done[number].labels[rows]), before[number]
-            ),
-            (*lengths, *image.size),
-            max(before[-1], *counts),
-            axes=axes,
-            scale=_of_axes(image.scale, axes),
-            units=_of_axes(image.units, axes),
-        )
-    return done[-1]
+    for number, index in enumerate(image.indices()):
+        pixels = FilePixels(image, index)
+        keep = kept.at(tuple(index.values()))
+        place = scratch / str(number)
+        done.append((yield from segment_large(pixels, segmenter, config, place, keep)))
+    _write_labels(target, image, done, config, "".join(letters) + "YX", shape)
+    return LargeFile(
+        next((item.note for item in done if item.note), ""),
+        max(item.highest for item in done),
+        None if kept.kinds is None else StoredLabels(kept.kinds),
+        kept.probabilities,
+    )
+
+
+class _Kept:
+    """What is kept of every band beside what labels are made of.
+
+    Parameters
+    ----------
+    probabilities, kinds : zarr.Array or None
+        Where it goes, as `LargeFile` has it.
+    """
+
+    def __init__(
+        self, probabilities: zarr.Array[Any] | None, kinds: zarr.Array[Any] | None
+    ) -> None:
+        self.probabilities = probabilities
+        self.kinds = kinds
+
+    def at(self, index: tuple[int, ...]) -> Keep:
+        """Return what takes the bands of a slice."""
+        kinds = None if self.kinds is None else Rows(self.kinds, index)
+        values: list[Rows] = []
+        if self.probabilities is not None:
+            count = self.probabilities.shape[-3]
+            values = [Rows(self.probabilities, (*index, each)) for each in range(count)]
+
+        def keep(band: Prediction) -> None:
+            if kinds is not None:
+                kinds.append(band.labels.astype(np.uint8))
+            for rows, each in zip(values, band.probabilities, strict=False):
+                rows.append(in_steps(each).astype(np.uint16))
+
+        return keep
+
+
+def _write_labels(
+    target: Path,
+    image: ImageFile,
+    done: Sequence[LargeLabels],
+    config: ObjectConfig | ClassConfig | None,
+    axes: str,
+    shape: tuple[int, ...],
+) -> None:
+    """Write the labels of all slices into one file."""
+    # objects are numbered on from slice to slice, classes are not
+    counts = [item.highest for item in done]
+    each = counts if isinstance(config, ObjectConfig) else [0] * len(counts)
+    before = list(accumulate(each, initial=0))
+    write_label_tiles(
+        target,
+        lambda number, rows: number_on(
+            np.asarray(done[number].labels[rows]), before[number]
+        ),
+        shape,
+        max(before[-1], *counts),
+        axes=axes,
+        scale=_of_axes(image.scale, axes),
+        units=_of_axes(image.units, axes),
+    )
 
 
 def _of_axes(values: Mapping[str, Any], axes: str) -> dict[str, Any]:
@@ -186,6 +241,7 @@ def segment_large(
     segmenter: BandSegmenter,
     config: ObjectConfig | ClassConfig | None,
     scratch: Path,
+    keep: Keep = lambda band: None,
 ) -> Job[LargeLabels]:
     """Segment a slice that does not fit into memory.
 
@@ -200,6 +256,8 @@ def segment_large(
     scratch : Path
         A folder of its own, for probabilities and labels: about 8 bytes a pixel
         before compression.
+    keep : callable
+        Gets every band, too.
 
     Yields
     ------
@@ -220,13 +278,14 @@ def segment_large(
     JobError
         Memory or the disk ran out.
     """
-    shape = pixels.shape[1:]
+    _, height, width = pixels.shape
+    bands = _kept(segmenter.bands(pixels), keep)
     try:
-        labels = _array(scratch / "labels", shape, np.int32)
+        labels = new_array(scratch / "labels", (height, width), np.int32)
         if isinstance(config, ObjectConfig):
-            return (yield from _objects(pixels, segmenter, config, scratch, labels))
+            return (yield from _objects(bands, config, scratch, labels))
         config = config or ClassConfig()
-        return (yield from _classes(pixels, segmenter, config, scratch, labels))
+        return (yield from _classes(bands, config, scratch, labels))
     except OSError as error:
         raise JobError(
             f"The disk of {scratch.parent} cannot hold what a large image needs for "
@@ -234,31 +293,37 @@ def segment_large(
         ) from error
 
 
+def _kept(bands: Iterator[Prediction], keep: Keep) -> Iterator[Prediction]:
+    """Give bands, each to somebody else before."""
+    for band in bands:
+        keep(band)
+        yield band
+
+
 def _objects(
-    pixels: Pixels,
-    segmenter: BandSegmenter,
+    bands: Iterator[Prediction],
     config: ObjectConfig,
     scratch: Path,
     labels: zarr.Array[Any],
 ) -> Job[LargeLabels]:
     """Find objects: probabilities to the disk, then block by block."""
-    shape = pixels.shape[1:]
-    foreground = _Rows(_array(scratch / "foreground", shape, np.float32))
-    interior: _Rows | None = None
+    height, width = shape = labels.shape
+    foreground = Rows(new_array(scratch / "foreground", shape, np.float32))
+    interior: Rows | None = None
     note = ""
-    for band in segmenter.bands(pixels):
-        yield Progress(foreground.done, shape[0], "segmenting")
+    for band in bands:
+        yield Progress(foreground.done, height, "segmenting")
         foreground.append(1.0 - band.probabilities[0])
         note = note or band.note
         if band.interior is not None:
             if interior is None:
-                interior = _Rows(_array(scratch / "interior", shape, np.float32))
+                interior = Rows(new_array(scratch / "interior", shape, np.float32))
             interior.append(band.interior)
     job = find_objects_in_blocks(
         foreground.array,
         config,
         labels,
-        (shape[0], shape[1]),
+        (height, width),
         interior=None if interior is None else interior.array,
     )
     count = yield from job
@@ -266,29 +331,29 @@ def _objects(
 
 
 def _classes(
-    pixels: Pixels,
-    segmenter: BandSegmenter,
+    bands: Iterator[Prediction],
     config: ClassConfig,
     scratch: Path,
     labels: zarr.Array[Any],
 ) -> Job[LargeLabels]:
     """Find classes: with the bands where each pixel stands alone, else in blocks."""
-    height, width = pixels.shape[1:]
+    height, width = labels.shape
     local = not config.min_size and not config.smoothing
-    count = len(segmenter.classes)
-    rows = _Rows(labels)
-    kept = [
-        _Rows(_array(scratch / f"class {index}", (height, width), np.float32))
-        for index in range(0 if local else count)
-    ]
-    top, note = 0, ""
-    for band in segmenter.bands(pixels):
+    rows = Rows(labels)
+    kept: list[Rows] = []
+    top, count, note = 0, 0, ""
+    for band in bands:
         yield Progress(top, height, "segmenting")
         top += band.probabilities.shape[1]
-        note = note or band.note
+        count, note = len(band.classes), note or band.note
         if local:
             rows.append(find_classes(band.probabilities, config))
-        for store, values in zip(kept, band.probabilities, strict=False):
+            continue
+        kept = kept or [
+            Rows(new_array(scratch / f"class {index}", (height, width), np.float32))
+            for index in range(count)
+        ]
+        for store, values in zip(kept, band.probabilities, strict=True):
             store.append(values)
     if not local:
         yield from _classes_in_blocks(kept, config, labels, (height, width))
@@ -296,7 +361,7 @@ def _classes(
 
 
 def _classes_in_blocks(
-    kept: list[_Rows],
+    kept: list[Rows],
     config: ClassConfig,
     labels: zarr.Array[Any],
     shape: tuple[int, int],
@@ -309,43 +374,3 @@ def _classes_in_blocks(
             [np.asarray(item.array[block.outer], np.float32) for item in kept]
         )
         labels[block.core] = find_classes(seen, config)[block.inner]
-
-
-class _Rows:
-    """Writes rows from the top to the bottom, whole pieces at a time.
-
-    Parameters
-    ----------
-    array : zarr.Array
-        Where they go.
-    """
-
-    def __init__(self, array: zarr.Array[Any]) -> None:
-        self.array = array
-        self.done = 0
-        self._waiting: list[NDArray[Any]] = []
-
-    def append(self, rows: FloatArray | LabelArray) -> None:
-        """Add the next rows ``(y, X)``."""
-        self._waiting.append(rows)
-        held = sum(len(item) for item in self._waiting)
-        last = self.done + held == self.array.shape[0]
-        ready = held if last else held // CHUNK * CHUNK
-        if ready:
-            together = np.concatenate(self._waiting)
-            self.array[self.done : self.done + ready] = together[:ready]
-            self.done += ready
-            self._waiting = [together[ready:].copy()]
-
-
-def _array(
-    path: Path, shape: tuple[int, ...], kind: type[np.generic]
-) -> zarr.Array[Any]:
-    """Make an array on the disk."""
-    import zarr
-
-    chunks = tuple(min(CHUNK, length) for length in shape)
-    array: zarr.Array[Any] = zarr.create_array(
-        str(path), shape=shape, chunks=chunks, dtype=np.dtype(kind), fill_value=0
-    )
-    return array

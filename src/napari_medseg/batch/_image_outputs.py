@@ -101,7 +101,7 @@ class ImageOutputs:
     def slices(
         self,
         labels: LabelArray | StoredLabels,
-        class_labels: LabelArray | None,
+        class_labels: LabelArray | StoredLabels | None,
         *,
         measured: bool,
     ) -> Iterator[Measured]:
@@ -111,7 +111,7 @@ class ImageOutputs:
         ----------
         labels : ndarray or StoredLabels
             ``(*stack, Y, X)``.
-        class_labels : ndarray, optional
+        class_labels : ndarray or StoredLabels, optional
             ``(*stack, Y, X)``, class of each pixel where labels are objects.
         measured : bool
             Whether to measure objects or classes, too.
@@ -123,19 +123,14 @@ class ImageOutputs:
         """
         for index in self._image.indices():
             place = tuple(index.values())
-            found: AnyLabels = (
-                StoredLabels(labels.data, place)
-                if isinstance(labels, StoredLabels)
-                else labels[place]
-            )
-            kinds = None if class_labels is None else class_labels[place]
-            yield self._measured(index, found, kinds, measured)
+            kinds = None if class_labels is None else _slice(class_labels, place)
+            yield self._measured(index, _slice(labels, place), kinds, measured)
 
     def _measured(
         self,
         index: Mapping[str, int],
         labels: AnyLabels,
-        class_labels: LabelArray | None,
+        class_labels: AnyLabels | None,
         measured: bool,
     ) -> Measured:
         """Return one slice with what is known of its labels."""
@@ -226,3 +221,11 @@ class ImageOutputs:
         """Return the image's file, in the folder that its name is in."""
         folder = name.rpartition("/")[0]
         return f"{folder}/{self._file}" if folder else self._file
+
+
+def _slice(labels: LabelArray | StoredLabels, place: tuple[int, ...]) -> AnyLabels:
+    """Return one slice of labels, in memory or not."""
+    if isinstance(labels, StoredLabels):
+        return StoredLabels(labels.data, place)
+    found: LabelArray = labels[place]
+    return found

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from napari_medseg._types import Job, JobError, MedsegError, Progress
+from napari_medseg.batch.halves import clear_halves, clear_run_halves
 from napari_medseg.batch.inputs import readable
 from napari_medseg.batch.ledger import DONE, LEDGER, Ledger, Recipe
 from napari_medseg.batch.ledger_file import open_ledger
@@ -19,7 +20,6 @@ from napari_medseg.batch.loop import HEARTBEAT, Loop
 from napari_medseg.batch.outputs import finish_outputs
 from napari_medseg.batch.provenance import now, provenance, write_provenance
 from napari_medseg.batch.report import write_report
-from napari_medseg.batch.resume import clear_halves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -124,6 +124,7 @@ def conduct(folder: Folder, crew: Crew, plan: Planner) -> Job[BatchReport]:
     made = provenance(folder.settings, described, folder.command)
     with open_ledger(folder.out, anew=folder.overwrite) as ledger:
         clear_halves(folder, ledger.interrupted())
+        clear_run_halves(folder)
         planned = yield from plan(ledger, recipe)
         _write_made(folder.out, made, ledger, recipe)
         loop = Loop(
@@ -131,6 +132,7 @@ def conduct(folder: Folder, crew: Crew, plan: Planner) -> Job[BatchReport]:
             ledger,
             ledger.number_of(recipe),
             described.identity,
+            partial(clear_halves, folder),
             len(planned.there),
             planned.total,
         )

@@ -14,7 +14,7 @@ from napari_medseg.batch.ledger import FAILED
 from napari_medseg.batch.worker import Stopped, failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
     from concurrent.futures import Future
 
     from napari_medseg.batch.crew import Crew
@@ -73,6 +73,9 @@ class Loop:
         Number of the run's recipe.
     identity : str
         Of the segmenter.
+    clear : callable
+        Removes what processes that ended have left half done of images, by their
+        names.
     before, total : int or None
         Images that were there, and all images; for the reports.
 
@@ -90,6 +93,7 @@ class Loop:
         ledger: Ledger,
         recipe: int,
         identity: str,
+        clear: Callable[[Collection[str]], None],
         before: int = 0,
         total: int | None = None,
     ) -> None:
@@ -99,11 +103,13 @@ class Loop:
         self._ledger = ledger
         self._recipe = recipe
         self._identity = identity
+        self._clear = clear
         self._before, self._total = before, total
         self._message = "starting"
         self._flying: dict[Future[LedgerRow], Work] = {}
         self._suspects: deque[Work] = deque()
         self._tried: set[str] = set()
+        self._given: set[str] = set()
         self._exhausted = False
         self._broken = False
         self._deaths = 0
@@ -160,6 +166,7 @@ class Loop:
             if self._flying:
                 return  # all that fly are about to come back
             self._crew.renew()
+            self._clear([str(work.name) for work in self._suspects])
             self._broken = False
         if self._suspects:
             if not self._flying:
@@ -180,6 +187,7 @@ class Loop:
     def _send(self, work: Work) -> None:
         """Give the crew an image."""
         self._ledger.start(str(work.name))
+        self._given.add(str(work.name))
         try:
             future = self._crew.submit(work, self._identity)
         except BrokenExecutor:
@@ -210,10 +218,13 @@ class Loop:
             self._suspects.append(work)
 
     def _keep_whole(self) -> None:
-        """Note images that were done when the run was stopped; the others wait."""
+        """Note what was done when the run was stopped, and clear what was not."""
         for future in list(self._flying):
             if future.done() and not future.cancelled() and not future.exception():
                 self._note(future)
+        # Of all of them: a cluster gives images of a worker that died to another one
+        # by itself, and one that was only cut off may have gone on until now.
+        self._clear(self._given)
         self._ledger.interrupted()
 
     def _finish(self, row: LedgerRow) -> None:

@@ -20,6 +20,7 @@ from napari_medseg.io.atomic import disk_errors
 from napari_medseg.io.exports import join_coco, join_tables, write_table
 from napari_medseg.io.images import write_labels
 from napari_medseg.io.tiff import write_probabilities
+from napari_medseg.io.tiles import write_probability_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from napari_medseg._types import FloatArray, LabelArray, LabelClass
     from napari_medseg.batch.settings import BatchSettings
     from napari_medseg.io.image_file import ImageFile
+    from napari_medseg.io.tiles import Stored
 
 LABELS = ".tif"
 """Ending of label images."""
@@ -137,10 +139,7 @@ def write_outputs(
     """
     refuse_outside(out, [str(name), *output_files(name, settings)])
     axes = stack_axes(image) + "YX"
-    described: dict[str, Any] = {
-        "scale": {axis: image.scale[axis] for axis in axes if axis in image.scale},
-        "units": {axis: image.units[axis] for axis in axes if axis in image.units},
-    }
+    described = _pixels_of(image)
     write_labels(out / f"{name}{LABELS}", labels, axes=axes, **described)
     settings = replace(settings, probabilities=probabilities is not None)
     if probabilities is not None:
@@ -156,6 +155,47 @@ def write_outputs(
     )
 
 
+def write_stored_probabilities(
+    image: ImageFile,
+    steps: Stored,
+    classes: tuple[LabelClass, ...],
+    out: Path,
+    name: PurePosixPath,
+) -> None:
+    """Write probabilities that do not lie in memory.
+
+    Parameters
+    ----------
+    steps : array
+        ``(*stack, K, Y, X)``, as `napari_medseg.io.tiles.write_probability_tiles`
+        takes it.
+    image, classes, out, name
+        As for `write_outputs`.
+
+    Raises
+    ------
+    InputError
+        The name leads out of the folder, or the disk refuses.
+    """
+    _check_name(name)
+    write_probability_tiles(
+        out / f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}",
+        steps,
+        class_names(classes),
+        axes=stack_axes(image) + "CYX",
+        **_pixels_of(image),
+    )
+
+
+def _pixels_of(image: ImageFile) -> dict[str, Any]:
+    """Return size and unit of pixels, as writers take them."""
+    axes = stack_axes(image) + "YX"
+    return {
+        "scale": {axis: image.scale[axis] for axis in axes if axis in image.scale},
+        "units": {axis: image.units[axis] for axis in axes if axis in image.units},
+    }
+
+
 def write_beside(
     image: ImageFile,
     labels: LabelArray | StoredLabels,
@@ -164,7 +204,7 @@ def write_beside(
     name: PurePosixPath,
     settings: BatchSettings,
     *,
-    class_labels: LabelArray | None = None,
+    class_labels: LabelArray | StoredLabels | None = None,
 ) -> Written:
     """Write all that is asked for of an image but its labels and probabilities.
 

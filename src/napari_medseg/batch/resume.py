@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
-from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from napari_medseg._types import (
@@ -25,7 +20,8 @@ from napari_medseg.batch.stamps import digest, stamp
 from napari_medseg.io.containers import file_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path, PurePosixPath
 
     from napari_medseg.batch.inputs import Work
     from napari_medseg.batch.ledger import Ledger, LedgerRow, Recipe
@@ -33,12 +29,6 @@ if TYPE_CHECKING:
 
 STEP = 100
 """Images that are looked at between two reports."""
-
-SCRATCH = ".scratch-"
-"""Beginning of the folders for what does not fit into memory."""
-
-_HALF = re.compile(r"\.[0-9a-f]{8}\.(part|old)(\.|$)")
-"""In the names of files and folders until they are whole."""
 
 
 @dataclass(frozen=True)
@@ -266,36 +256,3 @@ def forget_lost(work: Sequence[Work], ledger: Ledger) -> None:
         and not file_of(Path(row.source)).exists()
     ]
     ledger.forget(lost)
-
-
-def clear_halves(folder: Folder, names: Iterable[str]) -> None:
-    """Remove what a killed run has left half done.
-
-    Parameters
-    ----------
-    folder : Folder
-        Where the results go; no run is writing there.
-    names : iterable of str
-        Names of the images that were being segmented.
-    """
-    places: defaultdict[Path, list[str]] = defaultdict(list)
-    for name in names:
-        for path in folder.files_of(PurePosixPath(name)):
-            # long names are cut in temporary ones
-            start = f".{path.stem}".encode()[:150].decode(errors="ignore")
-            places[path.parent].append(start)
-    for place, starts in places.items():
-        beside = place.iterdir() if place.is_dir() else ()
-        for path in list(beside):
-            half = path.name.startswith(tuple(starts)) and _HALF.search(path.name)
-            if half or path.name.startswith(SCRATCH):
-                _remove(path)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder; one that cannot be removed hurts nobody."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    with suppress(OSError):
-        path.unlink()

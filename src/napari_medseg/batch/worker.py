@@ -21,7 +21,12 @@ from napari_medseg._types import AnySegmenter, InputError, LabelClass, MedsegErr
 from napari_medseg.batch.inputs import readable
 from napari_medseg.batch.ledger import DONE, FAILED, LedgerRow
 from napari_medseg.batch.names import refuse_outside
-from napari_medseg.batch.outputs import output_files, write_beside, write_outputs
+from napari_medseg.batch.outputs import (
+    output_files,
+    write_beside,
+    write_outputs,
+    write_stored_probabilities,
+)
 from napari_medseg.batch.stamps import Stamp, digest, stamp
 from napari_medseg.instances import labels_of, number_on
 from napari_medseg.io.containers import file_of
@@ -29,6 +34,7 @@ from napari_medseg.io.images import read_image
 from napari_medseg.io.limits import refuse_odd
 from napari_medseg.io.zarr_store import refuse_hollow
 from napari_medseg.large import is_large, segment_large_file
+from napari_medseg.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,8 +199,6 @@ class ImageWorker:
     def _predict(self, image: ImageFile, queue: _Queue) -> _Predicted:
         """Return what was found in all slices."""
         settings = self._settings
-        # of several classes, each object is of one
-        several = len(self.described.classes) > 2 and settings.objects is not None
         labels, classes, kept = _Slices(image), _Slices(image), _Slices(image)
         note, highest = "", 0
         for _, plane in image.slices():
@@ -206,13 +210,13 @@ class ImageWorker:
                 found = number_on(found, highest)
                 highest = max(highest, int(found.max(initial=0)))
             labels.append(found)
-            if several:
+            if self._has_kinds:
                 classes.append(prediction.labels)
             if settings.probabilities:
                 kept.append(prediction.probabilities)
         return _Predicted(
             labels.together(),
-            classes.together() if several else None,
+            classes.together() if self._has_kinds else None,
             kept.together() if settings.probabilities else None,
             note,
         )
@@ -221,23 +225,41 @@ class ImageWorker:
         self, image: ImageFile, work: Work, queue: _Queue
     ) -> tuple[Written, str]:
         """Segment an image that does not fit into memory."""
-        files = output_files(work.name, self._settings)
+        settings, classes = self._settings, self.described.classes
+        files = output_files(work.name, settings)
         refuse_outside(self._out, files)
         target = self._out / files[0]
-        job = segment_large_file(image, self._segmenter, self._settings.labels, target)
-        with queue.turn(), closing(job):
-            note = queue.finish(job).note
-        if self._settings.probabilities:
-            note = f"{note} It is too large for probabilities.".strip()
-        written = write_beside(
-            image,
-            StoredLabels(read_image(target).data),
-            self.described.classes,
-            self._out,
-            work.name,
-            replace(self._settings, probabilities=False),
-        )
-        return written, note
+        with scratch_folder(target) as scratch:
+            job = segment_large_file(
+                image,
+                self._segmenter,
+                settings.labels,
+                target,
+                scratch,
+                probabilities=settings.probabilities,
+                kinds=self._has_kinds,
+            )
+            with queue.turn(), closing(job):
+                found = queue.finish(job)
+            if found.probabilities is not None:
+                write_stored_probabilities(
+                    image, found.probabilities, classes, self._out, work.name
+                )
+            written = write_beside(
+                image,
+                StoredLabels(read_image(target).data),
+                classes,
+                self._out,
+                work.name,
+                settings,
+                class_labels=found.kinds,
+            )
+        return written, found.note
+
+    @property
+    def _has_kinds(self) -> bool:
+        """Whether each object is of one of several classes."""
+        return len(self.described.classes) > 2 and self._settings.objects is not None
 
 
 class _Queue:

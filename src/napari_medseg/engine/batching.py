@@ -24,10 +24,11 @@ def batch(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     ----------
     arguments : dict
         ``inputs``: files, folders and patterns; ``out``: folder of the results;
-        ``settings``: those of `napari_medseg.batch.BatchSettings`; ``workers``;
-        ``redo``, ``overwrite``: as of `napari_medseg.batch.segment_batch`; ``watch``:
-        whether to go on as files come, until it is ended early; ``command``: the line
-        for the terminal that does the same.
+        ``settings``: those of `napari_medseg.batch.BatchSettings`; ``workers``,
+        ``redo``, ``overwrite``, and ``cluster``, which may be left out: as of
+        `napari_medseg.batch.segment_batch`; ``watch``: whether to go on as files come,
+        until it is ended early; ``command``: the line for the terminal that does the
+        same.
     context : Context
         Tells when the job is paused or ended early.
 
@@ -48,6 +49,7 @@ def batch(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     out = Path(arguments["out"])
     names = ("workers", "redo", "overwrite", "command")
     how: dict[str, Any] = {name: arguments[name] for name in names}
+    how["cluster"] = arguments.get("cluster") or None
     if arguments["watch"]:
         job = watch_batch(inputs, out, settings, lambda: context.end_early, **how)
     else:

@@ -22,6 +22,7 @@ JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "check": ("napari_medseg.engine.training", "check"),
         "train": ("napari_medseg.engine.training", "train"),
         "segment": ("napari_medseg.engine.segmenting", "segment"),
+        "segment_stored": ("napari_medseg.engine.large_layers", "segment_stored"),
         "relabel": ("napari_medseg.engine.segmenting", "relabel"),
         "measure": ("napari_medseg.engine.measuring", "measure"),
         "export": ("napari_medseg.engine.exporting", "export"),

@@ -44,12 +44,7 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         class; ``note``: what the user should know, or nothing.
     """
     yield Progress(0, 2, "loading the model")
-    model, device = arguments["model"], arguments["device"]
-    segmenter: AnySegmenter = context.shelf.made(
-        "segmenter",
-        f"{device} {_fingerprint(model)}",
-        lambda: open_segmenter(model, device),
-    )
+    segmenter = opened(arguments, context)
     yield Progress(1, 2, "segmenting")
     prediction = yield from _predicted(segmenter, arguments["image"])
     size = prediction.probabilities.nbytes
@@ -59,6 +54,30 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         "classes": [asdict(item) for item in prediction.classes],
         "note": prediction.note,
     }
+
+
+def opened(arguments: Message, context: Context) -> AnySegmenter:
+    """Return the segmenter that a job asks for, opened now or kept.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``model`` and ``device``.
+    context : Context
+        Keeps it.
+
+    Returns
+    -------
+    AnySegmenter
+        Ready to predict.
+    """
+    model, device = arguments["model"], arguments["device"]
+    segmenter: AnySegmenter = context.shelf.made(
+        "segmenter",
+        f"{device} {_fingerprint(model)}",
+        lambda: open_segmenter(model, device),
+    )
+    return segmenter
 
 
 def relabel(arguments: Message, context: Context) -> Job[dict[str, Any]]:

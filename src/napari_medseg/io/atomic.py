@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from napari_medseg._types import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+KINDS = ("part", "old", "scratch")
+"""In temporary names: what becomes the target, what it replaces, a folder beside."""
+
+_TEMPORARY = re.compile(
+    rf"\.(?P<stem>.*)\.[0-9a-f]{{8}}\.({'|'.join(KINDS)})(?P<suffix>\.[^.]*)?",
+    re.DOTALL,
+)
+"""Names that `temporary_beside` gives."""
 
 
 @contextmanager
@@ -42,17 +52,85 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)
-    # Long names are cut: the additions must not push them over the 255 bytes
-    # that most file systems allow.
-    stem = target.stem.encode()[:180].decode(errors="ignore")
-    temporary = target.with_name(f".{stem}.{token}.part{target.suffix}")
+    temporary = temporary_beside(target)
     try:
         yield temporary
         _flush(temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(target: Path, kind: str = "part") -> Path:
+    """Return a hidden name that is free, in the folder of a target.
+
+    Parameters
+    ----------
+    target : Path
+        The file or folder that is made.
+    kind : str
+        One of `KINDS`.
+
+    Returns
+    -------
+    Path
+        ``.NAME.RANDOM.KIND.SUFFIX``.
+    """
+    stem = _short(target.stem)
+    return target.with_name(f".{stem}.{secrets.token_hex(4)}.{kind}{target.suffix}")
+
+
+class Origin(NamedTuple):
+    """Of which file or folder something was to become a part.
+
+    Attributes
+    ----------
+    folder : str
+        Where both lie.
+    stem, suffix : str
+        Beginning of the name, cut where it is long, and its ending.
+    """
+
+    folder: str
+    stem: str
+    suffix: str
+
+    @classmethod
+    def of(cls, target: Path) -> Origin:
+        """Return what the temporary names of a target tell of it."""
+        return cls(str(target.parent), _short(target.stem), target.suffix)
+
+
+def temporaries_in(folders: Iterable[Path]) -> dict[Path, Origin]:
+    """Find what was left half done by processes that ended.
+
+    Parameters
+    ----------
+    folders : iterable of Path
+        Where to look, folders in them not included; some need not be there.
+
+    Returns
+    -------
+    dict of Path to Origin
+        Temporary files and folders, and what they were to become.
+    """
+    found = {}
+    for folder in folders:
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            continue
+        for name in names:
+            looks = _TEMPORARY.fullmatch(name)
+            if looks:
+                suffix = looks["suffix"] or ""
+                found[folder / name] = Origin(str(folder), looks["stem"], suffix)
+    return found
+
+
+def _short(stem: str) -> str:
+    """Cut a long name: with what is added it must fit into the 255 bytes of disks."""
+    return stem.encode(errors="surrogateescape")[:180].decode(errors="ignore")
 
 
 @contextmanager

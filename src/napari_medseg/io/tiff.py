@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # per inch of paint programs and say nothing about the object.
 _RESOLUTION_UNITS = {3: 10_000.0, 4: 1_000.0, 5: 1.0}
 
-_STEPS = 4096
+STEPS = 4096
 """Probabilities are written in steps of one part in this many."""
 
 
@@ -244,12 +244,28 @@ def write_probabilities(
             f"not hold one image for each of the {len(names)} classes. Name each."
         )
     # A step of a power of two: the last bits are 0, and so compress well.
-    rounded = np.multiply(values, _STEPS, dtype=np.float32)
-    np.rint(rounded, out=rounded)
-    rounded /= np.float32(_STEPS)
+    rounded = in_steps(values)
+    rounded /= np.float32(STEPS)
     metadata = ome_metadata(axes, scale or {}, units or {})
     metadata["Channel"] = {"Name": list(names)}
     _write_ome(path, rounded, metadata)
+
+
+def in_steps(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return probabilities as the numbers of steps in which they are written.
+
+    Parameters
+    ----------
+    values : ndarray
+        From 0 to 1.
+
+    Returns
+    -------
+    ndarray
+        ``float32`` whole numbers from 0 to `STEPS`.
+    """
+    steps: NDArray[np.float32] = np.multiply(values, STEPS, dtype=np.float32)
+    return np.rint(steps, out=steps)
 
 
 def _write_ome(path: Path, data: NDArray[Any], metadata: dict[str, Any]) -> None:

@@ -1,22 +1,35 @@
-"""Label images too large for memory: written as a tiled TIFF, a tile at a time."""
+"""Labels and probabilities too large for memory: tiled TIFFs, a tile at a time."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from napari_medseg.io.atomic import atomic_path, disk_errors
-from napari_medseg.io.tiff import ome_metadata
+from napari_medseg.io.tiff import STEPS, ome_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 TILE = 512
 """Side of a tile, in pixels."""
+
+
+class Stored(Protocol):
+    """An array that need not lie in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of its axes."""
+        ...
+
+    def __getitem__(self, key: tuple[int | slice, ...], /) -> Any:
+        """Read a part."""
+        ...
 
 
 def write_label_tiles(
@@ -55,14 +68,70 @@ def write_label_tiles(
     InputError
         The disk refuses.
     """
-    import tifffile
-
     kind = next(
         kind
         for kind in (np.uint8, np.uint16, np.uint32)
         if highest <= np.iinfo(kind).max
     )
+    _write(path, read, shape, kind, ome_metadata(axes, scale or {}, units or {}))
+
+
+def write_probability_tiles(
+    path: Path,
+    steps: Stored,
+    names: Sequence[str],
+    *,
+    axes: str = "CYX",
+    scale: Mapping[str, float] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> None:
+    """Write class probabilities that do not fit into memory, whole or not at all.
+
+    The file holds what `napari_medseg.io.tiff.write_probabilities` writes, in tiles,
+    and of 64 bits where it is larger than 4 GB. A file that exists is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    steps : array
+        Anything that reads a part when it is indexed, such as a zarr array: the
+        probabilities in steps of one in `napari_medseg.io.tiff.STEPS`, with one axis
+        for each of ``axes``.
+    names : sequence of str
+        Names of the classes, background first.
+    axes : str
+        Letters of ``TZCYX``, the last three ``CYX``.
+    scale, units : mapping, optional
+        As for `napari_medseg.io.tiff.write_labels`.
+
+    Raises
+    ------
+    InputError
+        The disk refuses.
+    """
+    planes = list(np.ndindex(*steps.shape[:-2]))
+
+    def read(number: int, rows: slice) -> NDArray[Any]:
+        return np.asarray(steps[(*planes[number], rows)], np.float32) / STEPS
+
+    metadata = ome_metadata(axes, scale or {}, units or {})
+    metadata["Channel"] = {"Name": list(names)}
+    _write(path, read, steps.shape, np.float32, metadata)
+
+
+def _write(
+    path: Path,
+    read: Callable[[int, slice], NDArray[Any]],
+    shape: tuple[int, ...],
+    kind: type[np.generic],
+    metadata: dict[str, Any],
+) -> None:
+    """Write a compressed, tiled OME-TIFF."""
+    import tifffile
+
     *stack, height, width = shape
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
     with disk_errors(path), atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
@@ -71,10 +140,10 @@ def write_label_tiles(
             dtype=kind,
             tile=(TILE, TILE),
             ome=True,
-            bigtiff=int(np.prod(shape, dtype=np.int64)) * kind().nbytes > 2**31,
+            bigtiff=size > 2**31,
             compression="zlib",
             photometric="minisblack",
-            metadata=ome_metadata(axes, scale or {}, units or {}),
+            metadata=metadata,
         )
 
 
@@ -83,7 +152,7 @@ def _tiles(
     count: int,
     height: int,
     width: int,
-    kind: type[np.unsignedinteger[Any]],
+    kind: type[np.generic],
 ) -> Iterator[NDArray[Any]]:
     """Give the tiles in the order of the file, padded with 0 at the edges."""
     for index in range(count):

@@ -132,7 +132,8 @@ def label_stack(data: Any, meta: Mapping[str, Any]) -> LabelStack:
             "columns, and before them depth and time, can be written. Take a part of "
             "it as a layer of its own."
         )
-    labels = labels[(0,) * first]
+    if first:  # an index without axes would read a lazy array whole
+        labels = labels[(0,) * first]
     count = len(shape) - first
     axes = _letters(_last(meta.get("axis_labels"), count), count)
     scale, units = _sizes(

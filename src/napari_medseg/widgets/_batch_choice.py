@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QFormLayout,
     QLabel,
+    QLineEdit,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -77,6 +78,13 @@ class BatchChoice(QWidget):
         self._workers.setObjectName("workers")
         self._workers.setRange(1, max(1, os.cpu_count() or 1))
         self._workers.setToolTip("Each has the model in its own memory")
+        self._cluster = QLineEdit()
+        self._cluster.setObjectName("cluster")
+        self._cluster.setPlaceholderText("none")
+        self._cluster.setToolTip(
+            "Address of a Dask scheduler, such as tcp://10.0.0.1:8786, or its file: "
+            "its workers segment, in place of processes of this computer"
+        )
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -85,6 +93,7 @@ class BatchChoice(QWidget):
         form.addRow("result", self._result)
         settings, workers = QWidget(), QFormLayout()
         workers.addRow("processes", self._workers)
+        workers.addRow("cluster", self._cluster)
         inside = QVBoxLayout(settings)
         inside.setContentsMargins(0, 0, 0, 0)
         inside.addWidget(self._sliders)
@@ -107,6 +116,11 @@ class BatchChoice(QWidget):
         return int(self._workers.value())
 
     @property
+    def cluster(self) -> str:
+        """Address of a Dask scheduler; empty for none."""
+        return str(self._cluster.text()).strip()
+
+    @property
     def formats(self) -> list[str]:
         """What is written beside the labels."""
         return [name for name, box in self._formats.items() if box.isChecked()]
@@ -125,12 +139,14 @@ class BatchChoice(QWidget):
 
     def for_command(self) -> dict[str, Any]:
         """Return what `segment_command` takes; classes without the usual values."""
-        found = self.settings() | {"workers": self.workers}
+        found = self.settings() | {"workers": self.workers, "cluster": self.cluster}
         if found["classes"] is not None:
             found["classes"] = self._sliders.changed_values()
         return found
 
-    def show_settings(self, settings: Mapping[str, Any], workers: int) -> None:
+    def show_settings(
+        self, settings: Mapping[str, Any], workers: int, cluster: str = ""
+    ) -> None:
         """Show settings of a run, as far as there are controls for them."""
         model = str(settings.get("model", ""))
         if Path(model).is_file():
@@ -144,6 +160,7 @@ class BatchChoice(QWidget):
             box.setChecked(name in settings.get("formats", ()))
         self._probabilities.setChecked(bool(settings.get("probabilities", False)))
         self._workers.setValue(workers)
+        self._cluster.setText(cluster)
 
 
 def _format(name: str) -> QCheckBox:

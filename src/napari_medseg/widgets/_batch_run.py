@@ -67,6 +67,8 @@ class Order:
         The line for the terminal that does the same.
     remedy : str
         `REDO` or `OVERWRITE` where the user asked for it; else empty.
+    cluster : str
+        Address of a Dask scheduler in place of processes; empty for none.
     """
 
     inputs: tuple[Path, ...]
@@ -76,6 +78,7 @@ class Order:
     watch: bool = False
     command: str = ""
     remedy: str = ""
+    cluster: str = ""
 
     def arguments(self) -> dict[str, Any]:
         """Return what the engine's job ``batch`` takes."""
@@ -84,6 +87,7 @@ class Order:
             "out": str(self.out),
             "settings": dict(self.settings),
             "workers": self.workers,
+            "cluster": self.cluster or None,
             "watch": self.watch,
             "redo": self.remedy == REDO,
             "overwrite": self.remedy == OVERWRITE,

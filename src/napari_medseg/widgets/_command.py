@@ -70,6 +70,7 @@ def segment_command(
     formats: Sequence[str] = (),
     probabilities: bool = False,
     workers: int = 1,
+    cluster: str = "",
     watch: bool = False,
 ) -> str:
     """Return the line that segments as the form does.
@@ -94,6 +95,8 @@ def segment_command(
         Whether class probabilities are written, too.
     workers : int
         Processes.
+    cluster : str
+        Address of a Dask scheduler in place of processes; empty for none.
     watch : bool
         Whether to go on as files come.
 
@@ -112,7 +115,9 @@ def segment_command(
         words += ["--export", ",".join(formats)]
     if probabilities:
         words += ["--probabilities"]
-    if workers > 1:
+    if cluster:
+        words += ["--cluster", cluster]
+    elif workers > 1:
         words += ["--workers", str(workers)]
     if watch:
         words += ["--watch"]

@@ -12,6 +12,7 @@ from napari_medseg.instances import number_on
 from napari_medseg.widgets._layers import (
     class_colours,
     empty_labels,
+    flat_placement,
     is_there,
     placement,
 )
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
     import napari
     from napari.layers import Image, Labels
-    from numpy.typing import NDArray
 
+    from napari_medseg._types import LabelArray
     from napari_medseg.engine import Engine
+    from napari_medseg.widgets._large import LargeLabels
     from napari_medseg.widgets._segmenting import Labelled, Order, Part
 
 MEASURE_DELAY = 400
@@ -49,12 +51,14 @@ class Result:
         self._top = 0
         self._kinds: dict[int, int] = {}
 
-    def numbered(self, made: Labelled, *, first: bool) -> NDArray[Any]:
+    def numbered(
+        self, labels: LabelArray, kinds: Sequence[int], *, first: bool
+    ) -> LabelArray:
         """Return objects with numbers that no slice before has: one row each."""
         if first:
             self._top, self._kinds = 0, {}
-        numbered = number_on(made.labels, self._top)
-        self._kinds |= dict(enumerate(made.kinds, self._top + 1))
+        numbered = number_on(labels, self._top)
+        self._kinds |= dict(enumerate(kinds, self._top + 1))
         if self.labels is not None:
             self.labels.metadata["kinds"] = self._kinds
         self._top = max(self._top, int(numbered.max(initial=0)))
@@ -93,6 +97,7 @@ class ResultLayers(QObject):
         self._order: Order | None = None
         self._kind = "classes"
         self._results: list[Result] = []
+        self._large: list[Labels] = []  # on the disk
         self._waiting: list[Result] = []
         self._measurer: Measurer | None = None
         self._timer = QTimer(self)
@@ -103,7 +108,8 @@ class ResultLayers(QObject):
     @property
     def layers(self) -> list[Labels]:
         """The labels layers that are still in the viewer."""
-        return [result.labels for result in self._there() if result.labels is not None]
+        found = [each.labels for each in self._there() if each.labels is not None]
+        return found + [each for each in self._large if is_there(each, self._viewer)]
 
     def _there(self) -> list[Result]:
         return [
@@ -116,7 +122,7 @@ class ResultLayers(QObject):
         """Take results of a new order; ``kind`` is ``classes`` or ``objects``."""
         self._timer.stop()
         self._order, self._kind = order, kind
-        self._results, self._waiting = [], []
+        self._results, self._large, self._waiting = [], [], []
 
     def change(self, kind: str) -> bool:
         """Put what comes next into new layers: labels that mean something else.
@@ -145,16 +151,20 @@ class ResultLayers(QObject):
         order = self._order
         if order is None or not is_there(part.layer, self._viewer):
             return
+        if made.large is not None:
+            self._add_large(order, part, made, made.large)
+        if made.labels is None:
+            return
         result = self._result(part.layer, made.classes)
         gone = result.labels is not None and not is_there(result.labels, self._viewer)
         if gone and made.classes is None:
             return
         if result.labels is None or gone:
             result.labels = self._add(order, result)
-        labels: NDArray[Any] = made.labels
+        labels = made.labels
         if self._kind == "objects":
             first = next(each for each in order.parts if each.layer is part.layer)
-            labels = result.numbered(made, first=part == first)
+            labels = result.numbered(labels, made.kinds, first=part == first)
         part.plane.of(result.labels.data)[...] = labels
         result.labels.refresh()
         if made.classes is None:
@@ -171,26 +181,52 @@ class ResultLayers(QObject):
 
     def _add(self, order: Order, result: Result) -> Labels:
         """Add a labels layer over an image layer."""
-        image, names = result.image, [str(item["name"]) for item in result.classes]
+        image = result.image
+        options = self._options(order, image, result.classes) | placement(image)
+        labels: Labels = self._viewer.add_labels(empty_labels(image), **options)
+        return labels
+
+    def _add_large(
+        self, order: Order, part: Part, made: Labelled, large: LargeLabels
+    ) -> None:
+        """Add a labels layer of one slice, which stays on the disk."""
+        options = self._options(order, part.layer, made.classes or ())
+        options |= flat_placement(part.layer)
+        if part.plane.index:
+            options["name"] += f" {list(part.plane.index)}"
+        options["metadata"]["kinds"] = dict(enumerate(made.kinds, 1))
+        several = len(large.levels) > 1
+        layer: Labels = self._viewer.add_labels(
+            large.levels if several else large.levels[0],
+            multiscale=several,
+            **options,
+        )
+        layer.editable = False
+        large.remove_with(layer)
+        self._large.append(layer)
+
+    def _options(
+        self, order: Order, image: Image, classes: Sequence[Mapping[str, str]]
+    ) -> dict[str, Any]:
+        """Return name, colours and notes of a labels layer."""
+        names = [str(item["name"]) for item in classes]
         words = " (objects)" if self._kind == "objects" else ""
         path = image.source.path
         options: dict[str, Any] = {
             "name": f"{image.name}: {order.title}{words}",
             "metadata": {
                 "classes": names,
-                "colours": [str(item["colour"]) for item in result.classes],
+                "colours": [str(item["colour"]) for item in classes],
                 "model": order.model,
                 "result": self._kind,
                 "source": Path(path).name if path else "",
             },
-            **placement(image),
         }
         if self._kind == "classes":
-            colours = class_colours(result.classes)
+            colours = class_colours(classes)
             options["colormap"] = DirectLabelColormap(color_dict=colours)
             options["features"] = {"index": range(len(names)), "class": names}
-        labels: Labels = self._viewer.add_labels(empty_labels(image), **options)
-        return labels
+        return options
 
     def measure_soon(self) -> None:
         """Measure the layers once their labels have come to rest."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
@@ -10,6 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_medseg._types import Progress
 from napari_medseg.engine import Lane
 from napari_medseg.widgets._jobs import Relay
+from napari_medseg.widgets._large import NOT_AGAIN, is_large, read_levels, spool
 from napari_medseg.widgets._layers import Plane, as_image, part_of
 from napari_medseg.widgets._reading import Reading
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari_medseg._types import FloatArray, LabelArray, MedsegError
     from napari_medseg.engine import Engine, Task
+    from napari_medseg.widgets._large import LargeLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +88,20 @@ class Labelled:
 
     Attributes
     ----------
-    labels : ndarray
-        ``int32 (Y, X)``.
+    labels : ndarray or None
+        ``int32 (Y, X)``; None of a large part.
     kinds : list of int
         Of objects the class of each, from the first on; 0 where it is not known.
     classes : list of dict or None
         Name and colour of each class; None where only a slider was moved.
+    large : LargeLabels or None
+        Of a large part: its labels, on the disk.
     """
 
-    labels: LabelArray
+    labels: LabelArray | None
     kinds: list[int]
     classes: list[dict[str, str]] | None
+    large: LargeLabels | None = None
 
 
 @dataclass
@@ -177,7 +184,10 @@ class SegmentRun(QObject):
         """Make other labels of the probabilities that are there."""
         if self._state is not None and not self.running:
             self._generation += 1
-            self._relabel(self._state.order, list(self._state.done), how)
+            parts = [part for part in self._state.done if not is_large(part.plane)]
+            self._relabel(self._state.order, parts, how)
+            if len(parts) < len(self._state.done):
+                self.noted.emit(NOT_AGAIN)
 
     def _next(self, state: _State) -> None:
         """Read the next part, and have it segmented; end where there is none."""
@@ -186,9 +196,11 @@ class SegmentRun(QObject):
             return
         part = state.order.parts[state.place]
 
-        def ask(image: FloatArray) -> None:
+        def ask(image: FloatArray | Path) -> None:
             if not state.ended:
                 self._ask(state, part, image)
+            elif isinstance(image, Path):
+                shutil.rmtree(image, ignore_errors=True)
 
         def leave_out(error: Exception) -> None:
             if not state.ended:
@@ -199,7 +211,7 @@ class SegmentRun(QObject):
     def _read(
         self,
         part: Part,
-        then: Callable[[FloatArray], None],
+        then: Callable[[Any], None],
         otherwise: Callable[[Exception], None],
     ) -> None:
         array, name, rgb = (
@@ -207,18 +219,36 @@ class SegmentRun(QObject):
             part.layer.name,
             bool(part.layer.rgb),
         )
-        self._reading.read(
-            [array], lambda: as_image(array, name, rgb=rgb), then, otherwise
-        )
+        read = spool if is_large(part.plane) else as_image
+        self._reading.read([array], lambda: read(array, name, rgb=rgb), then, otherwise)
 
-    def _ask(self, state: _State, part: Part, image: FloatArray) -> None:
+    def _ask(self, state: _State, part: Part, image: FloatArray | Path) -> None:
         relay = self._relay()
         relay.progress.connect(self._on_progress)
         relay.done.connect(self._on_done)
         relay.failed.connect(self._on_failed)
         relay.cancelled.connect(lambda: self._end("Cancelled."))
+        if isinstance(image, Path):
+            self._ask_stored(state.order, image, relay)
+            return
         arguments = _question(state.order, part, image, state.order.how)
         self._task = self._engine.submit("segment", arguments, relay)
+
+    def _ask_stored(self, order: Order, folder: Path, relay: Relay) -> None:
+        """Have an image segmented that lies on the disk."""
+
+        def clear(*_: object) -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+        relay.failed.connect(clear)
+        relay.cancelled.connect(clear)
+        arguments = {
+            "folder": str(folder),
+            "model": order.model,
+            "device": order.device,
+            **order.how,
+        }
+        self._task = self._engine.submit("segment_stored", arguments, relay)
 
     def _relay(self) -> Relay:
         relay = Relay(self)
@@ -250,9 +280,7 @@ class SegmentRun(QObject):
         part = state.order.parts[state.place]
         state.done.append(part)
         state.place += 1
-        self.labelled.emit(
-            part, Labelled(result["labels"], result["kinds"], result["classes"])
-        )
+        self.labelled.emit(part, _made(result))
         if result["note"]:
             self.noted.emit(result["note"])
         self._next(state)
@@ -311,6 +339,12 @@ def _question(
         "device": order.device,
         **how,
     }
+
+
+def _made(result: dict[str, Any]) -> Labelled:
+    """Return what the engine made of a part."""
+    large = read_levels(result["levels"]) if "levels" in result else None
+    return Labelled(result.get("labels"), result["kinds"], result["classes"], large)
 
 
 def _summary(state: _State) -> str:

@@ -184,7 +184,8 @@ class BatchWidget(QWidget):
         out = self.out.path
         settings = read_made(out).get("settings") if out else None
         if isinstance(settings, dict):
-            self.choice.show_settings(settings, self.choice.workers)
+            choice = self.choice
+            choice.show_settings(settings, choice.workers, choice.cluster)
             self.start(settings=settings | {"device": preferences().device})
 
     def _ordered(self) -> Order | None:
@@ -196,7 +197,15 @@ class BatchWidget(QWidget):
             return None
         choice, watch = self.choice, self._watch.isChecked()
         line = segment_command(inputs, out, watch=watch, **choice.for_command())
-        return Order(inputs, out, choice.settings(), choice.workers, watch, line)
+        return Order(
+            inputs,
+            out,
+            choice.settings(),
+            choice.workers,
+            watch,
+            line,
+            cluster=choice.cluster,
+        )
 
     def _the_run(self) -> BatchRun:
         """Return the run of the window that the form is now in."""
@@ -219,7 +228,7 @@ class BatchWidget(QWidget):
             self._order = order
             self.inputs.set_paths(order.inputs)
             self.out.set_path(order.out)
-            self.choice.show_settings(order.settings, order.workers)
+            self.choice.show_settings(order.settings, order.workers, order.cluster)
             self._watch.setChecked(order.watch)
         self._show_state()
 

@@ -22,6 +22,7 @@ from napari_medseg._types import InputError, MedsegError, Progress
 from napari_medseg.widgets._combo import combo, narrow
 from napari_medseg.widgets._command import segment_command
 from napari_medseg.widgets._jobs import Activity, engine_of
+from napari_medseg.widgets._large import is_large
 from napari_medseg.widgets._layers import all_slices, region_in_view, slice_in_view
 from napari_medseg.widgets._models import ModelChoice
 from napari_medseg.widgets._preferences import preferences
@@ -192,7 +193,13 @@ class SegmentWidget(QWidget):
         if scope == SLICE:
             return (Part(images[0], slice_in_view(images[0], self._viewer)),)
         if scope == REGION:
-            return (Part(images[0], region_in_view(images[0], self._viewer)),)
+            region = region_in_view(images[0], self._viewer)
+            if is_large(region):
+                raise InputError(
+                    "The region in view is too large for memory. Zoom in, or choose "
+                    f'"{SLICE}", which is done in pieces.'
+                )
+            return (Part(images[0], region),)
         return tuple(
             Part(image, plane) for image in images for plane in all_slices(image)
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from napari_medseg._types import InputError
-from napari_medseg.io.atomic import atomic_path, disk_errors
+from napari_medseg.io.atomic import atomic_path, disk_errors, temporary_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,20 +80,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(path, "part")
+        temporary = temporary_beside(path)
         try:
             yield temporary
             _flush_files(temporary)
             _put_in_place(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _beside(path: Path, kind: str) -> Path:
-    """Return a hidden name that is free, in the same folder."""
-    # Long names are cut: most file systems allow 255 bytes.
-    stem = path.stem.encode()[:180].decode(errors="ignore")
-    return path.with_name(f".{stem}.{secrets.token_hex(4)}.{kind}{path.suffix}")
 
 
 def _flush_files(folder: Path) -> None:
@@ -112,7 +104,7 @@ def _put_in_place(folder: Path, target: Path) -> None:
         os.replace(folder, target)
         return
     # A folder that is not empty cannot be replaced in one step.
-    old = _beside(target, "old")
+    old = temporary_beside(target, "old")
     os.replace(target, old)
     try:
         os.replace(folder, target)
