@@ -152,13 +152,15 @@ class InteractiveImage:
         self.near = Framing.for_images([self.shape], size)
         self._embeddings: dict[tuple[Framing, Box], Tensor] = {}
         sizes = backbone.sizes
-        self._sized = sizes and SizedView(image, backbone, sizes, self.device)
+        self._sized = SizedView(image, backbone, sizes, self.device) if sizes else None
 
     def embed(self) -> Job[None]:
         """Embed the image as a whole, so that the first click need not wait."""
         yield Progress(0, 1, "SAM is looking at the image")
         if self._sized is None:
             self._embedding(self.whole, self.whole.boxes(self.shape)[0])
+        else:
+            self._sized.prepare()
         yield Progress(1, 1, "ready for clicks")
 
     def answer(self, prompt: Prompt) -> Answer:

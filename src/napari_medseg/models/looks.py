@@ -31,8 +31,8 @@ FILLED = 0.9
 SMALLEST_TILE = 16
 """A window shows no fewer pixels of the image along a side."""
 
-WIDEST = 2.5
-"""Nor more than so many times the image."""
+WIDEST = 1.5
+"""Nor more than so many times those of the image."""
 
 
 class Look(NamedTuple):
@@ -50,7 +50,14 @@ class Look(NamedTuple):
     box: Box
 
     @classmethod
-    def at(cls, extent: Extent, tile: int, window: int, shape: tuple[int, int]) -> Look:
+    def at(
+        cls,
+        extent: Extent,
+        tile: int,
+        window: int,
+        shape: tuple[int, int],
+        step: int = 1,
+    ) -> Look:
         """Return a window with something in its middle, as far as the image lets.
 
         Parameters
@@ -63,6 +70,8 @@ class Look(NamedTuple):
             Side of the network's input.
         shape : tuple of int
             Height and width of the image.
+        step : int
+            Windows begin at multiples of so many pixels, or end where the image does.
 
         Returns
         -------
@@ -70,7 +79,7 @@ class Look(NamedTuple):
         """
         starts = []
         for low, high, length in zip(extent[:2], extent[2:], shape, strict=True):
-            start = round((low + high + 1 - tile) / 2)
+            start = step * round((low + high + 1 - tile) / 2 / step)
             starts.append(max(0, min(start, length - tile)))
         top, left = starts
         bottom, right = min(top + tile, shape[0]), min(left + tile, shape[1])
@@ -118,9 +127,15 @@ def looks_at(
     )
     least = math.ceil(max(height, width) / FILLED)
     side = math.sqrt(height * width)
+    most = round(WIDEST * max(shape))
     tiles = (sizes.window * side / wanted for wanted in sizes.sides)
     return _different(
-        Look.at(extent, max(round(tile), least, SMALLEST_TILE), sizes.window, shape)
+        Look.at(
+            extent,
+            max(min(round(tile), most), least, SMALLEST_TILE),
+            sizes.window,
+            shape,
+        )
         for tile in tiles
     )
 
@@ -154,16 +169,18 @@ def looks_round(
         At least one.
     """
     usual = Framing.for_images([shape], working).scale
-    longest = max(shape)
-    most = max(SMALLEST_TILE, math.ceil(WIDEST * longest))
+    most = max(SMALLEST_TILE, math.ceil(WIDEST * max(shape)))
+    # neighbours share windows, which are embedded once
     looks = _different(
-        Look.at((*click, *click), tile, sizes.window, shape)
-        for tile in (round(sizes.window / (zoom * usual)) for zoom in sizes.zooms)
+        Look.at((*click, *click), tile, window, shape, step=max(1, tile // 4))
+        for tile, window in (
+            (round(window / (zoom * usual)), window) for zoom, window in sizes.zooms
+        )
         if SMALLEST_TILE <= tile <= most
     )
     shown = tuple(look for look in looks if look.shows(extent))
-    all_of_it = Look.at(extent, max(longest, SMALLEST_TILE), sizes.window, shape)
-    return shown or (all_of_it,)
+    whole = Look.at(extent, max(*shape, SMALLEST_TILE), working, shape)
+    return shown or (whole,)
 
 
 def _different(looks: Iterable[Look]) -> tuple[Look, ...]:

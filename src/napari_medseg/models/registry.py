@@ -64,18 +64,18 @@ class KnownSizes:
     Attributes
     ----------
     window : int
-        Side of the piece of a working image that is looked at, in pixels.
+        Side of the piece of a working image in which a box is looked at, in pixels.
     sides : tuple of int
         To what side, in pixels of the working image, a box is magnified: the square
         root of its area.
-    zooms : tuple of float
+    zooms : tuple of tuple of float and int
         How far the surroundings of a click are magnified, beyond an image that just
-        fills the working image.
+        fills the working image, and the side of the piece that is looked at.
     """
 
     window: int
     sides: tuple[int, ...]
-    zooms: tuple[float, ...]
+    zooms: tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,11 @@ SAMS: Mapping[str, SamEntry] = MappingProxyType(
                 bundled=True,
             ),
             working_size=512,
-            sizes=KnownSizes(window=256, sides=(32, 64, 128), zooms=(0.5, 1.0, 2.0)),
+            sizes=KnownSizes(
+                window=256,
+                sides=(32, 64, 128),
+                zooms=((0.5, 256), (1.0, 512), (2.0, 256)),
+            ),
         ),
         "vit_b": SamEntry(
             name="vit_b",

@@ -146,6 +146,15 @@ class SizedView:
         found = [each for look in looks for each in self._seen(look, asked)]
         return sorted(found, key=lambda each: -each.score)
 
+    def prepare(self) -> None:
+        """Embed the image as a whole, as far as most clicks look at it so."""
+        middle = (self.shape[0] // 2, self.shape[1] // 2)
+        working = self.backbone.working_size
+        extent = (*middle, *middle)
+        for look in looks_round(middle, extent, self.shape, working, self.sizes):
+            if look.box.shape == self.shape:
+                self._embedded(look)
+
     def _looks(self, asked: Asked, extent: Extent) -> tuple[Look, ...]:
         """Choose where to look."""
         if asked.boxed:
@@ -168,12 +177,12 @@ class SizedView:
         # nothing is found in the margin
         logits[:, height:] = -OFFSET
         logits[:, :, width:] = -OFFSET
-        sure = stability(logits, OFFSET)
+        expected = decoded.iou[0].float().cpu().clamp(min=0)
+        if not asked.boxed:
+            expected = expected * stability(logits, OFFSET)
         return [
-            _judged(look, each, float(expected) * float(steady), asked, self.shape)
-            for each, expected, steady in zip(
-                logits, decoded.iou[0].float(), sure, strict=True
-            )
+            _judged(look, each, score, asked, self.shape)
+            for each, score in zip(logits, expected.tolist(), strict=True)
         ]
 
     def _decoded(self, look: Look, asked: Asked) -> sams.Decoded:
@@ -205,7 +214,7 @@ class SizedView:
 
 
 def _judged(
-    look: Look, logits: Tensor, quality: float, asked: Asked, shape: tuple[int, int]
+    look: Look, logits: Tensor, score: float, asked: Asked, shape: tuple[int, int]
 ) -> Found:
     """Keep the part of a mask that was meant, and say how good it is."""
     end = look.framing.size - 1
@@ -216,7 +225,6 @@ def _judged(
         for kind in (ON, OFF)
     )
     mask = (logits > 0).numpy()
-    score = max(quality, 0.0)
     if asked.boxed:
         (left, top), (right, bottom) = places[-2:]
         box = (top, left, bottom, right)
