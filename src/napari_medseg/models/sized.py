@@ -38,6 +38,9 @@ OFFSET = 1.0
 CUT = 0.1
 """What a mask that ends where its window ends counts, beside a whole one."""
 
+STRICTNESS = 3
+"""Power of the share of clicks that a mask obeys: clicks are certain, SAM is not."""
+
 ON, OFF = 1, 0
 """How SAM calls clicks on an object and beside it."""
 
@@ -172,14 +175,14 @@ class SizedView:
         """Ask SAM at one look, and judge its masks."""
         decoded = self._decoded(look, asked)
         size = look.framing.size
-        logits = resize(decoded.masks.float().cpu(), (size, size))[0]
+        # a copy, as what was made in inference mode may not be changed
+        logits = resize(decoded.masks.float().cpu(), (size, size))[0].clone()
         height, width = look.framing.scaled(look.box.shape)
         # nothing is found in the margin
         logits[:, height:] = -OFFSET
         logits[:, :, width:] = -OFFSET
         expected = decoded.iou[0].float().cpu().clamp(min=0)
-        if not asked.boxed:
-            expected = expected * stability(logits, OFFSET)
+        expected = expected * stability(logits, OFFSET)
         return [
             _judged(look, each, score, asked, self.shape)
             for each, score in zip(logits, expected.tolist(), strict=True)
@@ -234,7 +237,8 @@ def _judged(
         mask = meant(mask, on, off)
         score *= CUT if _is_cut(mask, look, shape) else 1.0
     adds = [True] * len(on) + [False] * len(off)
-    return Found(look, logits, mask, score * obeying(mask, [*on, *off], adds))
+    score *= obeying(mask, [*on, *off], adds) ** STRICTNESS
+    return Found(look, logits, mask, score)
 
 
 def _is_cut(mask: NDArray[np.bool_], look: Look, shape: tuple[int, int]) -> bool:
