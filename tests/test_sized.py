@@ -21,7 +21,6 @@ from napari_medseg.models.judging import (
     likeness,
     meant,
     obeying,
-    stability,
 )
 from napari_medseg.models.looks import Look, looks_at, looks_round
 from napari_medseg.models.registry import SAMS, KnownSizes
@@ -278,12 +277,3 @@ def test_clicks_are_obeyed() -> None:
     assert obeying(mask, [], []) == 1
     assert obeying(mask, [(0, 0), (0, 1)], [True, False]) == 1
     assert obeying(mask, [(0, 0), (0, 1)], [True, True]) == 0.5
-
-
-def test_a_sure_outline_does_not_move() -> None:
-    sharp = torch.where(torch.eye(6) > 0, 9.0, -9.0)
-    soft = torch.linspace(-2, 2, 36).view(6, 6)
-    sure = stability(torch.stack([sharp, soft, -9 * torch.ones(6, 6)]), 1.0)
-    assert sure[0] == 1
-    assert 0 < sure[1] < 0.5
-    assert sure[2] == 0

@@ -123,6 +123,7 @@ class SizedView:
         self.device = device
         self.shape = (int(image.shape[1]), int(image.shape[2]))
         self._embeddings: dict[Look, Tensor] = {}
+        self._codes: dict[int, Tensor] = {}
 
     def find(self, asked: Asked, extent: Extent) -> list[Found]:
         """Find what a prompt may mean.
@@ -194,26 +195,34 @@ class SizedView:
         A window is the middle of a working image, as `nano` was trained on pieces of
         one: its position codes are those of that place.
         """
-        sam = self.backbone.sam.to(self.device)
-        canvas, stride = self.backbone.working_size, sams.stride_of(sam)
-        room = (canvas - look.framing.size) // 2
-        part = slice(room // stride, (room + look.framing.size) // stride)
-        grid = canvas // stride
+        sam, canvas = self.backbone.sam.to(self.device), self.backbone.working_size
+        points = look.to_window(asked.points) + (canvas - look.framing.size) // 2
         with torch.inference_mode(), autocast(self.device):
-            code = sams.position_code(sam.prompt_encoder, (grid, grid))
             tokens = sams.point_tokens(
                 sam.prompt_encoder,
-                (look.to_window(asked.points) + room)[None].to(self.device),
+                points[None].to(self.device),
                 asked.labels[None].to(self.device),
                 (canvas, canvas),
             )
             return sams.decode(
                 sam.mask_decoder,
                 self._embeddings[look],
-                code[..., part, part],
+                self._code(look.framing.size),
                 tokens,
                 sams.no_mask_embedding(sam.prompt_encoder),
             )
+
+    def _code(self, size: int) -> Tensor:
+        """Return the position code of the middle of a working image."""
+        if size not in self._codes:
+            sam, canvas = self.backbone.sam, self.backbone.working_size
+            stride = sams.stride_of(sam)
+            start = (canvas - size) // 2 // stride
+            part = slice(start, start + size // stride)
+            grid = (canvas // stride, canvas // stride)
+            code = sams.position_code(sam.prompt_encoder, grid)
+            self._codes[size] = code[..., part, part]
+        return self._codes[size]
 
 
 def _judged(
