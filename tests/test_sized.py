@@ -185,7 +185,7 @@ def test_a_piece_lies_in_the_middle_of_a_working_image(
     assert look.framing.scale == 1
     encoder = backbone.sam.prompt_encoder
     corner = tokens[0, 0] - encoder.point_embeddings[2].weight[0]
-    alike = torch.einsum("chw,c->hw", code[0], corner)
+    alike = torch.einsum("chw,c->hw", code[0].float(), corner.float())
     row, column = divmod(int(alike.argmax()), 32)
     x, y = look.to_window(points)[0].tolist()
     assert abs(8 * row + 3.5 - y) <= 4.5

@@ -38,9 +38,6 @@ OFFSET = 1.0
 CUT = 0.1
 """What a mask that ends where its window ends counts, beside a whole one."""
 
-STRICTNESS = 3
-"""Power of the share of clicks that a mask obeys: clicks are certain, SAM is not."""
-
 ON, OFF = 1, 0
 """How SAM calls clicks on an object and beside it."""
 
@@ -246,8 +243,7 @@ def _judged(
         mask = meant(mask, on, off)
         score *= CUT if _is_cut(mask, look, shape) else 1.0
     adds = [True] * len(on) + [False] * len(off)
-    score *= obeying(mask, [*on, *off], adds) ** STRICTNESS
-    return Found(look, logits, mask, score)
+    return Found(look, logits, mask, score * obeying(mask, [*on, *off], adds))
 
 
 def _is_cut(mask: NDArray[np.bool_], look: Look, shape: tuple[int, int]) -> bool:
