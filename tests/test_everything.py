@@ -23,10 +23,10 @@ from napari_medseg.models.everything import (
     Everything,
     find_everything,
     open_everything,
-    stability,
 )
 from napari_medseg.models.everything_settings import EverythingConfig, usual_settings
 from napari_medseg.models.grid import views_of
+from napari_medseg.models.judging import stability
 from napari_medseg.models.point_decoder import Answers
 from napari_medseg.models.sam import PIXEL_MEAN, PIXEL_STD
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,9 @@ SIZE = 512
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return load_backbone(str(save_nano(tmp_path_factory.mktemp("sam") / "nano.pth")))
+    """A SAM that knows objects of all sizes."""
+    file = save_nano(tmp_path_factory.mktemp("sam") / "nano.pth")
+    return replace(load_backbone(str(file)), sizes=None)
 
 
 def picture(height: int, width: int) -> np.ndarray:

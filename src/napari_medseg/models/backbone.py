@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
     from torch import Tensor
 
+    from napari_medseg.models.registry import KnownSizes
+
 SUFFIXES = (".pth", ".pt", ".safetensors")
 """Endings of checkpoint files."""
 
@@ -56,6 +58,8 @@ class Backbone:
         SPDX identifier of the licence of the weights.
     cache : EmbeddingCache
         Embeddings computed so far.
+    sizes : KnownSizes, optional
+        The sizes of objects it knows, if it does not know all.
     """
 
     sam: Sam
@@ -66,6 +70,7 @@ class Backbone:
     working_size: int
     licence: str
     cache: EmbeddingCache
+    sizes: KnownSizes | None = None
 
     def embed(self, inputs: Tensor, device: torch.device) -> Tensor:
         """Embed one window, or take its embedding from the cache.
@@ -154,6 +159,7 @@ def load_backbone(name: str) -> Backbone:
         working_size=entry.working_size,
         licence=entry.weights.licence if official else "LicenseRef-unspecified",
         cache=EmbeddingCache(weights_folder() / "embeddings" if slow else None),
+        sizes=entry.sizes,
     )
 
 

@@ -35,6 +35,7 @@ from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.devices import is_out_of_memory, resolve_device
 from napari_medseg.models.everything_settings import EverythingConfig, usual_settings
 from napari_medseg.models.grid import View, views_of
+from napari_medseg.models.judging import stability
 from napari_medseg.models.overlaps import Piece, lay, tidy
 from napari_medseg.models.point_decoder import Answers, PointDecoder
 
@@ -72,28 +73,6 @@ class _Found(NamedTuple):
     far: bool
     rank: float
     piece: Piece
-
-
-def stability(logits: Tensor, offset: float) -> Tensor:
-    """Return how little masks change when the threshold moves.
-
-    Parameters
-    ----------
-    logits : Tensor
-        ``(N, h, w)``.
-    offset : float
-        How far the threshold, 0, moves up and down.
-
-    Returns
-    -------
-    Tensor
-        ``float32 (N,)``, IoU of the masks above ``offset`` and above ``-offset``; 0
-        for empty ones.
-    """
-    inner = (logits > offset).sum(dim=(1, 2))
-    outer = (logits > -offset).sum(dim=(1, 2))
-    # the inner mask is part of the outer one
-    return inner / outer.clamp(min=1)
 
 
 def _boxes_round(masks: Tensor) -> Tensor:

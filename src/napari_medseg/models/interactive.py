@@ -3,6 +3,9 @@
 The image is embedded once; each answer then takes the mask decoder alone. Images up
 to twice the working size are seen whole. Larger ones are seen whole for large boxes,
 and at their own resolution, in the window round the prompt, for all others.
+
+A SAM that knows objects of some sizes only looks at each place at several
+magnifications instead (`napari_medseg.models.sized`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import autocast
 from napari_medseg.models.devices import resolve_device
 from napari_medseg.models.framing import Box, Framing
+from napari_medseg.models.judging import likeness
+from napari_medseg.models.sized import Asked, SizedView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +33,16 @@ if TYPE_CHECKING:
 
     from napari_medseg._types import FloatArray
     from napari_medseg.models.backbone import Backbone
+    from napari_medseg.models.sized import Found
 
 ADD, TAKE_AWAY, CORNER, OTHER_CORNER, PADDING = 1, 0, 2, 3, -1
 """What SAM calls the points that it is given."""
 
 SINGLE, CHOICES = slice(0, 1), slice(1, 4)
 """SAM's masks: the one for several points or a box, and three for a single click."""
+
+ALIKE = 0.8
+"""Masks of a larger IoU are no choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,8 @@ class Answer:
         ``bool (M, height, width)`` of the region, the likeliest first: one, or three
         for a single click, which may mean a part or the whole.
     scores : ndarray
-        ``float32 (M,)``, SAM's own estimate of the IoU of each.
+        ``float32 (M,)``, SAM's own estimate of the IoU of each; less, where it looked
+        several times, what speaks against the mask.
     """
 
     region: Box
@@ -141,11 +151,16 @@ class InteractiveImage:
         self.whole = Framing(tile=max(*self.shape, 8), size=size)
         self.near = Framing.for_images([self.shape], size)
         self._embeddings: dict[tuple[Framing, Box], Tensor] = {}
+        sizes = backbone.sizes
+        self._sized = SizedView(image, backbone, sizes, self.device) if sizes else None
 
     def embed(self) -> Job[None]:
         """Embed the image as a whole, so that the first click need not wait."""
         yield Progress(0, 1, "SAM is looking at the image")
-        self._embedding(self.whole, self.whole.boxes(self.shape)[0])
+        if self._sized is None:
+            self._embedding(self.whole, self.whole.boxes(self.shape)[0])
+        else:
+            self._sized.prepare()
         yield Progress(1, 1, "ready for clicks")
 
     def answer(self, prompt: Prompt) -> Answer:
@@ -170,9 +185,18 @@ class InteractiveImage:
         height, width = self.shape
         if min(top, left) < -0.5 or bottom > height - 0.5 or right > width - 0.5:
             raise InputError("The click is outside the image; click on the image.")
+        several = len(prompt.points) == 1 and prompt.box is None
+        if self._sized is not None:
+            places, labels = _sam_points(prompt)
+            asked = Asked(
+                torch.tensor(places, dtype=torch.float32),
+                torch.tensor(labels),
+                prompt.box is not None,
+            )
+            found = self._sized.find(asked, prompt.extent)
+            return _answer_of(found, 3 if several else 1)
         framing, box = self._window(prompt)
         decoded = self._decode(framing, box, prompt)
-        several = len(prompt.points) == 1 and prompt.box is None
         choice = CHOICES if several else SINGLE
         scores = decoded.iou[0, choice].float().cpu().numpy()
         order = np.argsort(-scores, kind="stable")
@@ -244,6 +268,29 @@ def _sam_points(
     top, left, bottom, right = prompt.box
     corners = [(left, top), (right, bottom)]
     return [*places, *corners], [*labels, CORNER, OTHER_CORNER]
+
+
+def _answer_of(found: Sequence[Found], most: int) -> Answer:
+    """Return the best masks that are not alike, in the region that was looked at."""
+    boxes = np.array([each.look.box for each in found])
+    top, left = (int(edge) for edge in boxes[:, :2].min(axis=0))
+    bottom, right = (int(edge) for edge in boxes[:, 2:].max(axis=0))
+    region = Box(top, left, bottom, right)
+    masks: list[NDArray[np.bool_]] = []
+    scores: list[float] = []
+    for each in found:
+        rows, columns = each.look.box.slices
+        mask = np.zeros(region.shape, bool)
+        mask[
+            rows.start - top : rows.stop - top,
+            columns.start - left : columns.stop - left,
+        ] = each.in_image()
+        if all(likeness(mask, other) < ALIKE for other in masks):
+            masks.append(mask)
+            scores.append(each.score)
+        if len(masks) == most:
+            break
+    return Answer(region, np.stack(masks), np.array(scores, np.float32))
 
 
 def deepest(mask: NDArray[np.bool_]) -> tuple[float, float]:

@@ -58,6 +58,27 @@ class WeightsFile:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownSizes:
+    """What sizes of objects a SAM knows: clicks and boxes are answered at these.
+
+    Attributes
+    ----------
+    window : int
+        Side of the piece of a working image in which a box is looked at, in pixels.
+    sides : tuple of int
+        To what side, in pixels of the working image, a box is magnified: the square
+        root of its area.
+    zooms : tuple of tuple of float and int
+        How far the surroundings of a click are magnified, beyond an image that just
+        fills the working image, and the side of the piece that is looked at.
+    """
+
+    window: int
+    sides: tuple[int, ...]
+    zooms: tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SamEntry:
     """One SAM: its name, what it is for, how it is built and its weights.
 
@@ -77,6 +98,9 @@ class SamEntry:
         Side of the square image that it looks at, in pixels.
     width : int
         Channels of its image embedding.
+    sizes : KnownSizes, optional
+        The sizes of objects it knows, for a SAM that does not know all of them and
+        is quick enough to look several times.
     """
 
     name: str
@@ -87,6 +111,7 @@ class SamEntry:
     weights: WeightsFile
     working_size: int
     width: int = 256
+    sizes: KnownSizes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +254,11 @@ SAMS: Mapping[str, SamEntry] = MappingProxyType(
                 bundled=True,
             ),
             working_size=512,
+            sizes=KnownSizes(
+                window=256,
+                sides=(32, 64, 128),
+                zooms=((0.5, 256), (1.0, 512), (2.0, 256)),
+            ),
         ),
         "vit_b": SamEntry(
             name="vit_b",

@@ -1,0 +1,177 @@
+"""What a mask has to do with the prompt that asked for it.
+
+Of the masks that a SAM offers, the better ones fill the box that was drawn (a box is
+drawn tightly: Lempitsky et al., ICCV 2009), obey the clicks, have a sure outline and
+do not end where the window ends.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Mask: TypeAlias = NDArray[np.bool_]
+
+Corners: TypeAlias = tuple[int, int, int, int]
+"""Top, left, bottom and right of a box, pixels that are still inside."""
+
+SLACK = 0.05
+"""A mask may leave its box by so much of the box's sides."""
+
+
+def stability(logits: Tensor, offset: float) -> Tensor:
+    """Return how little masks change when the threshold moves.
+
+    Parameters
+    ----------
+    logits : Tensor
+        ``(N, h, w)``.
+    offset : float
+        How far the threshold, 0, moves up and down.
+
+    Returns
+    -------
+    Tensor
+        ``float32 (N,)``, IoU of the masks above ``offset`` and above ``-offset``; 0
+        for empty ones.
+    """
+    inner = (logits > offset).sum(dim=(1, 2))
+    outer = (logits > -offset).sum(dim=(1, 2))
+    # the inner mask is part of the outer one
+    return inner / outer.clamp(min=1)
+
+
+def inside(mask: Mask, box: Corners) -> Mask:
+    """Return a mask without what is outside a box.
+
+    Parameters
+    ----------
+    mask : ndarray
+        ``bool (Y, X)``.
+    box : tuple of int
+        The box; the mask may leave it by `SLACK` of its sides.
+
+    Returns
+    -------
+    ndarray
+        ``bool (Y, X)``.
+    """
+    top, left, bottom, right = box
+    down = math.ceil(SLACK * (bottom - top + 1))
+    across = math.ceil(SLACK * (right - left + 1))
+    rows = slice(max(0, top - down), max(0, bottom + 1 + down))
+    columns = slice(max(0, left - across), max(0, right + 1 + across))
+    kept = np.zeros_like(mask)
+    kept[rows, columns] = mask[rows, columns]
+    return kept
+
+
+def meant(
+    mask: Mask,
+    on: Sequence[tuple[int, int]] = (),
+    off: Sequence[tuple[int, int]] = (),
+) -> Mask:
+    """Return the connected parts of a mask that were meant, without their holes.
+
+    Parameters
+    ----------
+    mask : ndarray
+        ``bool (Y, X)``.
+    on, off : sequence of tuple of int
+        Row and column of the clicks on the object, and of those beside it.
+
+    Returns
+    -------
+    ndarray
+        ``bool (Y, X)``: the parts that were clicked, or the largest if none was. A
+        hole stays where somebody clicked that it does not belong to the object.
+    """
+    parts, count = ndimage.label(mask)
+    if count > 1:
+        wanted = {int(parts[place]) for place in on} - {0}
+        if not wanted:
+            area = np.bincount(parts.ravel())
+            area[0] = 0
+            wanted = {int(area.argmax())}
+        mask = np.isin(parts, list(wanted))
+    filled: Mask = ndimage.binary_fill_holes(mask)
+    holes, count = ndimage.label(filled & ~mask)
+    kept = {int(holes[place]) for place in off} - {0}
+    return filled & ~np.isin(holes, list(kept)) if kept else filled
+
+
+def corners_of(mask: Mask) -> Corners:
+    """Return the box round a mask that is not empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]), int(columns[-1])
+
+
+def filling(mask: Mask, box: Corners) -> float:
+    """Return how well a mask fills a box.
+
+    Parameters
+    ----------
+    mask : ndarray
+        ``bool (Y, X)``.
+    box : tuple of int
+        What was drawn.
+
+    Returns
+    -------
+    float
+        IoU of the box and the box round the mask; 0 for an empty mask.
+    """
+    if not mask.any():
+        return 0.0
+    own = corners_of(mask)
+    height = min(own[2], box[2]) - max(own[0], box[0]) + 1
+    width = min(own[3], box[3]) - max(own[1], box[1]) + 1
+    both = max(0, height) * max(0, width)
+    return both / (_area(own) + _area(box) - both)
+
+
+def _area(box: Corners) -> int:
+    """Return the pixels in a box."""
+    top, left, bottom, right = box
+    return (bottom - top + 1) * (right - left + 1)
+
+
+def obeying(
+    mask: Mask, clicks: Sequence[tuple[int, int]], adds: Sequence[bool]
+) -> float:
+    """Return the share of clicks that a mask obeys; 1 where there are none.
+
+    Parameters
+    ----------
+    mask : ndarray
+        ``bool (Y, X)``.
+    clicks : sequence of tuple of int
+        Row and column of each.
+    adds : sequence of bool
+        Whether each is on the object.
+
+    Returns
+    -------
+    float
+    """
+    if not clicks:
+        return 1.0
+    right = [
+        bool(mask[place]) == wanted for place, wanted in zip(clicks, adds, strict=True)
+    ]
+    return sum(right) / len(right)
+
+
+def likeness(first: Mask, second: Mask) -> float:
+    """Return the IoU of two masks; 1 if both are empty."""
+    either = int((first | second).sum())
+    return int((first & second).sum()) / either if either else 1.0

@@ -1,0 +1,258 @@
+"""Clicks and boxes for a SAM that knows objects of some sizes only.
+
+It looks at a piece of the image at several magnifications (`napari_medseg.models.
+looks`), and of all masks the best are kept: those of which SAM itself expects most,
+and which have to do with the prompt (`napari_medseg.models.judging`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from napari_medseg.models import sam as sams
+from napari_medseg.models.backbone import autocast
+from napari_medseg.models.framing import resize
+from napari_medseg.models.judging import (
+    filling,
+    inside,
+    meant,
+    obeying,
+    stability,
+)
+from napari_medseg.models.looks import Extent, Look, looks_at, looks_round
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_medseg._types import FloatArray
+    from napari_medseg.models.backbone import Backbone
+    from napari_medseg.models.registry import KnownSizes
+
+OFFSET = 1.0
+"""How far the threshold moves to see whether an outline is sure."""
+
+CUT = 0.1
+"""What a mask that ends where its window ends counts, beside a whole one."""
+
+ON, OFF = 1, 0
+"""How SAM calls clicks on an object and beside it."""
+
+
+class Asked(NamedTuple):
+    """A prompt as SAM lists it, in pixels of the image.
+
+    Attributes
+    ----------
+    points : Tensor
+        ``float32 (N, 2)``, x and y; the last two are the corners of the box, if there
+        is one, else the last one is SAM's padding.
+    labels : Tensor
+        ``int64 (N,)``, as for `napari_medseg.models.sam.point_tokens`.
+    boxed : bool
+        Whether there is a box.
+    """
+
+    points: Tensor
+    labels: Tensor
+    boxed: bool
+
+
+class Found(NamedTuple):
+    """A mask as it was seen in a window.
+
+    Attributes
+    ----------
+    look : Look
+        The window.
+    logits : Tensor
+        ``float32 (S, S)``, at the resolution of the network's input.
+    mask : ndarray
+        ``bool (S, S)``, the part of it that was meant.
+    score : float
+        The IoU that SAM expects, less what speaks against the mask.
+    """
+
+    look: Look
+    logits: Tensor
+    mask: NDArray[np.bool_]
+    score: float
+
+    def in_image(self) -> NDArray[np.bool_]:
+        """Return the mask in pixels of the image, ``bool`` of the look's box."""
+        kept = torch.from_numpy(self.mask)
+        # smooth between pixels where the mask was kept, and off where it was not
+        logits = torch.where(
+            kept, self.logits.clamp(min=1e-3), self.logits.clamp(max=-1e-3)
+        )
+        found = self.look.framing.unwindow(logits[None], self.look.box)[0]
+        return (found > 0).numpy()
+
+
+class SizedView:
+    """An image that is looked at at several magnifications.
+
+    Parameters
+    ----------
+    image : ndarray
+        ``float32 (3, Y, X)`` in [0, 1], normalised.
+    backbone : Backbone
+        The SAM.
+    sizes : KnownSizes
+        The sizes of objects that it knows.
+    device : torch.device
+        Where to compute.
+    """
+
+    def __init__(
+        self,
+        image: FloatArray,
+        backbone: Backbone,
+        sizes: KnownSizes,
+        device: torch.device,
+    ) -> None:
+        self.image = image
+        self.backbone = backbone
+        self.sizes = sizes
+        self.device = device
+        self.shape = (int(image.shape[1]), int(image.shape[2]))
+        self._embeddings: dict[Look, Tensor] = {}
+        self._codes: dict[int, Tensor] = {}
+
+    def find(self, asked: Asked, extent: Extent) -> list[Found]:
+        """Find what a prompt may mean.
+
+        Parameters
+        ----------
+        asked : Asked
+            Clicks, a box, or both.
+        extent : tuple of float
+            Top, left, bottom and right of all of them.
+
+        Returns
+        -------
+        list of Found
+            Four masks of each look, the best first.
+        """
+        looks = self._looks(asked, extent)
+        # further clicks on an object look at the same windows
+        before = self._embeddings
+        self._embeddings = {
+            look: before[look] if look in before else self._embedded(look)
+            for look in looks
+        }
+        found = [each for look in looks for each in self._seen(look, asked)]
+        return sorted(found, key=lambda each: -each.score)
+
+    def prepare(self) -> None:
+        """Embed the image as a whole, as far as most clicks look at it so."""
+        middle = (self.shape[0] // 2, self.shape[1] // 2)
+        working = self.backbone.working_size
+        extent = (*middle, *middle)
+        for look in looks_round(middle, extent, self.shape, working, self.sizes):
+            if look.box.shape == self.shape:
+                self._embedded(look)
+
+    def _looks(self, asked: Asked, extent: Extent) -> tuple[Look, ...]:
+        """Choose where to look."""
+        if asked.boxed:
+            return looks_at(extent, self.shape, self.sizes)
+        x, y = asked.points[0].tolist()
+        working = self.backbone.working_size
+        return looks_round((y, x), extent, self.shape, working, self.sizes)
+
+    def _embedded(self, look: Look) -> Tensor:
+        """Embed a window, ``(1, 256, h, w)``."""
+        window = look.framing.window(self.image, look.box)
+        return self.backbone.embed(window, self.device).float()[None].to(self.device)
+
+    def _seen(self, look: Look, asked: Asked) -> list[Found]:
+        """Ask SAM at one look, and judge its masks."""
+        decoded = self._decoded(look, asked)
+        size = look.framing.size
+        # a copy, as what was made in inference mode may not be changed
+        logits = resize(decoded.masks.float().cpu(), (size, size))[0].clone()
+        height, width = look.framing.scaled(look.box.shape)
+        # nothing is found in the margin
+        logits[:, height:] = -OFFSET
+        logits[:, :, width:] = -OFFSET
+        expected = decoded.iou[0].float().cpu().clamp(min=0)
+        expected = expected * stability(logits, OFFSET)
+        return [
+            _judged(look, each, score, asked, self.shape)
+            for each, score in zip(logits, expected.tolist(), strict=True)
+        ]
+
+    def _decoded(self, look: Look, asked: Asked) -> sams.Decoded:
+        """Run prompt encoder and mask decoder on a window.
+
+        A window is the middle of a working image, as `nano` was trained on pieces of
+        one: its position codes are those of that place.
+        """
+        sam, canvas = self.backbone.sam.to(self.device), self.backbone.working_size
+        points = look.to_window(asked.points) + (canvas - look.framing.size) // 2
+        with torch.inference_mode(), autocast(self.device):
+            tokens = sams.point_tokens(
+                sam.prompt_encoder,
+                points[None].to(self.device),
+                asked.labels[None].to(self.device),
+                (canvas, canvas),
+            )
+            return sams.decode(
+                sam.mask_decoder,
+                self._embeddings[look],
+                self._code(look.framing.size),
+                tokens,
+                sams.no_mask_embedding(sam.prompt_encoder),
+            )
+
+    def _code(self, size: int) -> Tensor:
+        """Return the position code of the middle of a working image."""
+        if size not in self._codes:
+            sam, canvas = self.backbone.sam, self.backbone.working_size
+            stride = sams.stride_of(sam)
+            start = (canvas - size) // 2 // stride
+            part = slice(start, start + size // stride)
+            grid = (canvas // stride, canvas // stride)
+            code = sams.position_code(sam.prompt_encoder, grid)
+            self._codes[size] = code[..., part, part]
+        return self._codes[size]
+
+
+def _judged(
+    look: Look, logits: Tensor, score: float, asked: Asked, shape: tuple[int, int]
+) -> Found:
+    """Keep the part of a mask that was meant, and say how good it is."""
+    end = look.framing.size - 1
+    places = look.to_window(asked.points).round().clamp(0, end).int().tolist()
+    labels = asked.labels.tolist()
+    on, off = (
+        [(y, x) for (x, y), label in zip(places, labels, strict=True) if label == kind]
+        for kind in (ON, OFF)
+    )
+    mask = (logits > 0).numpy()
+    if asked.boxed:
+        (left, top), (right, bottom) = places[-2:]
+        box = (top, left, bottom, right)
+        mask = meant(inside(mask, box), on, off)
+        score *= filling(mask, box)
+    else:
+        mask = meant(mask, on, off)
+        score *= CUT if _is_cut(mask, look, shape) else 1.0
+    adds = [True] * len(on) + [False] * len(off)
+    return Found(look, logits, mask, score * obeying(mask, [*on, *off], adds))
+
+
+def _is_cut(mask: NDArray[np.bool_], look: Look, shape: tuple[int, int]) -> bool:
+    """Tell whether a mask ends where its window ends, but not the image."""
+    box = look.box
+    height, width = look.framing.scaled(box.shape)
+    return bool(
+        (box.top > 0 and mask[0].any())
+        or (box.left > 0 and mask[:, 0].any())
+        or (box.bottom < shape[0] and mask[height - 1].any())
+        or (box.right < shape[1] and mask[:, width - 1].any())
+    )

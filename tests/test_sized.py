@@ -1,0 +1,279 @@
+"""A SAM that knows objects of one size only answers for objects of any size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from networks import save_nano
+
+from napari_medseg._types import finish
+from napari_medseg.models import interactive, sized
+from napari_medseg.models import sam as sams
+from napari_medseg.models.backbone import Backbone, load_backbone
+from napari_medseg.models.interactive import InteractiveImage, Prompt
+from napari_medseg.models.judging import (
+    filling,
+    inside,
+    likeness,
+    meant,
+    obeying,
+)
+from napari_medseg.models.looks import Look, looks_at, looks_round
+from napari_medseg.models.registry import SAMS, KnownSizes
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import MaskDecoder
+    from torch import Tensor
+
+SIZES = KnownSizes(
+    window=256, sides=(32, 64, 128), zooms=((0.5, 256), (1.0, 512), (2.0, 256))
+)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    file = save_nano(tmp_path_factory.mktemp("sam") / "nano.pth")
+    return replace(load_backbone(str(file)), sizes=SIZES)
+
+
+@pytest.fixture
+def one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SAM find what is bright if it is 50 to 80 pixels long, and else nonsense."""
+
+    def embed(self: Backbone, inputs: Tensor, device: torch.device) -> Tensor:
+        del self, device
+        return inputs[:1]
+
+    def decode(
+        decoder: object, embeddings: Tensor, code: Tensor, tokens: Tensor, dense: Tensor
+    ) -> sams.Decoded:
+        del decoder, code, tokens, dense
+        bright = embeddings[0, 0] > 0
+        length = int(bright.any(dim=1).sum())
+        known = 50 <= length <= 80
+        logits = 20 * bright.float() - 10 if known else torch.ones_like(bright) * 2.0
+        masks = logits[None, None].expand(1, 4, -1, -1)
+        return sams.Decoded(masks, torch.full((1, 4), 0.9 if known else 0.5), masks)
+
+    monkeypatch.setattr(Backbone, "embed", embed)
+    monkeypatch.setattr(sized.sams, "decode", decode)
+
+
+def disc(shape: tuple[int, int], middle: tuple[int, int], radius: int) -> np.ndarray:
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    found: np.ndarray = (y - middle[0]) ** 2 + (x - middle[1]) ** 2 <= radius**2
+    return found
+
+
+def answered(image: np.ndarray, backbone: Backbone, prompt: Prompt) -> np.ndarray:
+    view = InteractiveImage(
+        np.repeat(image[None].astype(np.float32), 3, axis=0), backbone, "cpu"
+    )
+    finish(view.embed())
+    answer = view.answer(prompt)
+    mask = np.zeros(image.shape, bool)
+    mask[answer.region.slices] = answer.masks[0]
+    return mask
+
+
+@pytest.mark.parametrize("radius", [4, 12, 30, 90, 110])
+@pytest.mark.usefixtures("one_size")
+def test_a_box_finds_an_object_of_any_size(backbone: Backbone, radius: int) -> None:
+    truth = disc((400, 500), (190, 210), radius)
+    box = (190 - radius, 210 - radius, 190 + radius, 210 + radius)
+    assert likeness(answered(truth, backbone, Prompt(box=box)), truth) > 0.9
+
+
+@pytest.mark.parametrize("radius", [16, 30, 60])
+@pytest.mark.usefixtures("one_size")
+def test_a_click_finds_objects_of_several_sizes(
+    backbone: Backbone, radius: int
+) -> None:
+    truth = disc((512, 512), (190, 210), radius)
+    prompt = Prompt(((190, 210),), (True,))
+    found = [
+        likeness(answered(truth, each, prompt), truth)
+        for each in (backbone, replace(backbone, sizes=None))
+    ]
+    assert found[0] > 0.9
+    # a single look knows the middle one alone
+    assert (found[1] > 0.9) == (radius == 30)
+
+
+@pytest.mark.usefixtures("one_size")
+def test_what_a_single_click_may_mean_is_told_once(backbone: Backbone) -> None:
+    image = disc((512, 512), (190, 210), 30).astype(np.float32)
+    view = InteractiveImage(np.stack([image] * 3), backbone, "cpu")
+    answer = view.answer(Prompt(((190, 210),), (True,)))
+    assert 1 <= len(answer.masks) <= 3
+    for index, mask in enumerate(answer.masks):
+        for other in answer.masks[:index]:
+            assert likeness(mask, other) < interactive.ALIKE
+    assert list(answer.scores) == sorted(answer.scores, reverse=True)
+    assert len(view.answer(Prompt(((190, 210), (5, 5)), (True, False))).masks) == 1
+
+
+def test_only_the_bundled_sam_looks_several_times() -> None:
+    assert {name for name, entry in SAMS.items() if entry.sizes} == {"nano"}
+
+
+def recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[tuple[Tensor, Tensor, sams.Decoded]]:
+    """Return position codes, tokens and answers of all that is decoded from now on."""
+    calls = []
+    usual = sams.decode
+
+    def decode(
+        decoder: MaskDecoder,
+        embeddings: Tensor,
+        code: Tensor,
+        tokens: Tensor,
+        dense: Tensor,
+    ) -> sams.Decoded:
+        answer = usual(decoder, embeddings, code, tokens, dense)
+        calls.append((code, tokens, answer))
+        return answer
+
+    monkeypatch.setattr(sized.sams, "decode", decode)
+    return calls
+
+
+def test_one_look_at_the_whole_is_what_sam_says(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window as large as the working image gets the position codes of all of it."""
+    rng = np.random.default_rng(0)
+    image = rng.random((3, 512, 512), dtype=np.float32)
+    calls = recorded(monkeypatch)
+    whole = KnownSizes(window=512, sides=(64,), zooms=((1.0, 512),))
+    view = sized.SizedView(image, backbone, whole, torch.device("cpu"))
+    points, labels = torch.tensor([[60.0, 20.0], [0, 0]]), torch.tensor([1, -1])
+    found = view.find(sized.Asked(points, labels, boxed=False), (20, 60, 20, 60))
+    sam, look = backbone.sam, found[0].look
+    embedding = backbone.embed(look.framing.window(image, look.box), view.device)
+    with torch.inference_mode():
+        sparse, dense = sam.prompt_encoder(
+            (points[None, :1], labels[None, :1]), None, None
+        )
+        masks, _ = sam.mask_decoder.predict_masks(
+            embedding.float()[None], sam.prompt_encoder.get_dense_pe(), sparse, dense
+        )
+    ((_, _, answer),) = calls
+    # bfloat16 against float32
+    assert float(((answer.masks > 0) == (masks > 0)).float().mean()) > 0.97
+
+
+def test_a_piece_lies_in_the_middle_of_a_working_image(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels of a window and the points on it have codes of the same places."""
+    calls = recorded(monkeypatch)
+    image = np.zeros((3, 256, 256), np.float32)
+    one = KnownSizes(window=256, sides=(64,), zooms=((1.0, 256),))
+    view = sized.SizedView(image, backbone, one, torch.device("cpu"))
+    # a box whose window shows each pixel as one pixel
+    extent = (107.5, 99.5, 170.5, 162.5)
+    points = torch.tensor([[99.5, 107.5], [162.5, 170.5]])
+    view.find(sized.Asked(points, torch.tensor([2, 3]), boxed=True), extent)
+    ((code, tokens, _),) = calls
+    look = looks_at(extent, (256, 256), one)[0]
+    assert look.framing.scale == 1
+    encoder = backbone.sam.prompt_encoder
+    corner = tokens[0, 0] - encoder.point_embeddings[2].weight[0]
+    alike = torch.einsum("chw,c->hw", code[0].float(), corner.float())
+    row, column = divmod(int(alike.argmax()), 32)
+    x, y = look.to_window(points)[0].tolist()
+    assert abs(8 * row + 3.5 - y) <= 4.5
+    assert abs(8 * column + 3.5 - x) <= 4.5
+
+
+def test_corrective_clicks_need_no_new_embedding(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = InteractiveImage(np.zeros((3, 300, 400), np.float32), backbone, "cpu")
+    view.answer(Prompt(((140, 200),), (True,)))
+    monkeypatch.setattr(Backbone, "embed", None)
+    view.answer(Prompt(((140, 200), (150, 190)), (True, False)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 700), (3000, 2500)])
+@pytest.mark.parametrize("box", [(0, 0, 0, 0), (0, 0, 0.6, 0.9), (0.5, 0.5, 0.51, 1)])
+def test_looks_hold_the_box(
+    shape: tuple[int, int], box: tuple[float, float, float, float]
+) -> None:
+    ends = (shape[0] - 1, shape[1] - 1) * 2
+    top, left, bottom, right = (
+        round(share * end) for share, end in zip(box, ends, strict=True)
+    )
+    extent = (float(top), float(left), float(bottom), float(right))
+    looks = looks_at(extent, shape, SIZES)
+    assert looks
+    for look in looks:
+        assert look.shows(extent)
+        assert 0 <= look.box.top < look.box.bottom <= shape[0]
+        assert 0 <= look.box.left < look.box.right <= shape[1]
+        assert look.framing.size == SIZES.window
+
+
+def test_a_box_is_magnified_to_the_sides_that_are_known() -> None:
+    looks = looks_at((300.0, 300.0, 339.0, 339.0), (1000, 1000), SIZES)
+    sides = [40 * look.framing.scale for look in looks]
+    assert sides == pytest.approx(SIZES.sides, rel=0.02)
+
+
+def test_neighbouring_clicks_look_through_the_same_windows() -> None:
+    def looks(row: float, column: float) -> set[Look]:
+        click = (row, column)
+        return set(looks_round(click, (*click, *click), (4000, 4000), 512, SIZES))
+
+    assert len(looks(1990, 1995) & looks(1994, 1991)) == len(SIZES.zooms)
+    assert not looks(2000, 2000) & looks(3000, 2000)
+
+
+def test_clicks_far_apart_are_seen_together() -> None:
+    click = (10.0, 10.0)
+    for look in looks_round(
+        click, (10.0, 10.0, 3900.0, 3900.0), (4000, 4000), 512, SIZES
+    ):
+        assert look.shows((10.0, 10.0, 3900.0, 3900.0))
+
+
+def test_nothing_outside_the_box_is_kept() -> None:
+    mask = np.ones((60, 60), bool)
+    kept = inside(mask, (10, 20, 29, 39))
+    rows, columns = np.nonzero(kept)
+    assert (rows.min(), rows.max()) == (9, 30)
+    assert (columns.min(), columns.max()) == (19, 40)
+
+
+def test_the_part_that_was_clicked_is_kept_without_holes() -> None:
+    mask = disc((80, 80), (20, 20), 15) ^ disc((80, 80), (20, 20), 5)
+    both = mask | disc((80, 80), (60, 60), 18)
+    whole = disc((80, 80), (20, 20), 15)
+    np.testing.assert_array_equal(meant(both, [(20, 10)]), whole)
+    # the largest part where none was clicked
+    assert not meant(both)[20, 10]
+    # a ring stays a ring where somebody says so
+    np.testing.assert_array_equal(meant(both, [(20, 10)], [(20, 20)]), mask)
+    assert not meant(np.zeros((5, 5), bool), [(2, 2)]).any()
+
+
+def test_a_mask_fills_its_box() -> None:
+    mask = np.zeros((50, 50), bool)
+    assert filling(mask, (10, 10, 19, 19)) == 0
+    mask[10:20, 10:20] = True
+    assert filling(mask, (10, 10, 19, 19)) == 1
+    assert filling(mask, (10, 10, 19, 29)) == pytest.approx(0.5)
+    assert filling(mask, (30, 30, 40, 40)) == 0
+
+
+def test_clicks_are_obeyed() -> None:
+    mask = np.eye(4, dtype=bool)
+    assert obeying(mask, [], []) == 1
+    assert obeying(mask, [(0, 0), (0, 1)], [True, False]) == 1
+    assert obeying(mask, [(0, 0), (0, 1)], [True, True]) == 0.5
