@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.theme import get_theme
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
@@ -50,6 +51,10 @@ OWN = ("sam", "seed", "stop_at", "device")
 """Settings that the form has in other places, or that are no user's business."""
 
 
+REDRAWN = 250
+"""Milliseconds between two reports; steps come faster than anybody looks."""
+
+
 class TuneWidget(QWidget):
     """Tunes a model on annotated images of a viewer.
 
@@ -78,6 +83,10 @@ class TuneWidget(QWidget):
         self._task: Task | None = None
         self._activity: Activity | None = None
         self._preview = Preview(viewer)
+        self._latest: Progress | None = None
+        self._pace = QTimer(self)
+        self._pace.setInterval(REDRAWN)
+        self._pace.timeout.connect(self._show_progress)
         self._model: Path | None = None
         self._is_new = False
         self.source = Source()
@@ -155,6 +164,7 @@ class TuneWidget(QWidget):
         super().showEvent(event)
         self.reset_choices()
         self._take_theme()
+        self.curve.prepare()
 
     def _take_theme(self, event: Any = None) -> None:
         theme = get_theme(self._viewer.theme)
@@ -233,6 +243,7 @@ class TuneWidget(QWidget):
         self._activity = Activity("tune")
         self._task = self._the_engine().submit("train", arguments, relay)
         self._set_state(running=True)
+        self._preview.begin()
 
     def _arguments(self) -> dict[str, Any] | None:
         """Return what the job ``train`` takes; None where the list says why."""
@@ -273,16 +284,30 @@ class TuneWidget(QWidget):
         return tuned_folder() / f"{plain[:40]} {now:%Y-%m-%d %H.%M.%S}.medseg"
 
     def _on_progress(self, progress: Progress) -> None:
+        self.curve.add(progress)
+        if progress.preview is None and self._latest is not None:
+            progress = replace(progress, preview=self._latest.preview)
+        self._latest = progress
+        if not self._pace.isActive():
+            self._show_progress()
+            self._pace.start()
+
+    def _show_progress(self) -> None:
+        """Show the latest progress: all of it at once, since each part repaints."""
+        progress, self._latest = self._latest, None
+        if progress is None:
+            return
         self._bar.setRange(0, progress.total or 0)
         self._bar.setValue(progress.step)
         self._tell(progress.message)
-        self.curve.add(progress)
+        self.curve.draw()
         if self._activity is not None:
             self._activity.show(progress)
         if progress.preview is not None:
             self._preview.show(progress.preview)
 
     def _on_done(self, result: dict[str, Any]) -> None:
+        self._show_progress()
         self._model = Path(result["model"])
         self.card.show_report(result["report"])
         self._is_new = True
@@ -290,6 +315,7 @@ class TuneWidget(QWidget):
 
     def _on_ended(self) -> None:
         self._task = None
+        self._pace.stop()
         if self._activity is not None:
             self._activity.close()
             self._activity = None
