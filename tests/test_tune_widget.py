@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyqtgraph
 import pytest
 from fake_engine import FakeEngine
 from qtpy.QtWidgets import QLabel, QListWidget, QPushButton
@@ -292,7 +293,9 @@ def test_another_method_has_another_form(viewer: Any) -> None:
 def test_the_plot_follows_the_theme(viewer: Any) -> None:
     form = with_layers(viewer, FakeEngine())
     form.widget.show()
+    form.press("Tune")
     for theme in ("light", "dark"):
         viewer.theme = theme
-        paper = form.widget.curve.backgroundBrush().color()
+        plot = form.widget.curve.findChild(pyqtgraph.PlotWidget)
+        paper = plot.backgroundBrush().color()
         assert (paper.lightness() > 128) == (theme == "light")
