@@ -19,13 +19,13 @@ from napari_medseg._types import (
 from napari_medseg.engine import Engine
 from napari_medseg.engine.jobs import JOBS, Context, Shelf
 from napari_medseg.engine.prompting import cropped, look, prompt
-from napari_medseg.models.framing import Box
 from napari_medseg.engine.segmenting import forget, relabel, segment
 from napari_medseg.engine.training import check, train
 from napari_medseg.inference import load, open_segmenter
 from napari_medseg.instances import ObjectConfig, labels_of
 from napari_medseg.models import everything
 from napari_medseg.models.everything_settings import EverythingConfig
+from napari_medseg.models.framing import Box
 
 if TYPE_CHECKING:
     from pathlib import Path

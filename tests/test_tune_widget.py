@@ -122,7 +122,7 @@ def test_what_is_drawn_meanwhile_is_not_trained_on(viewer: Any) -> None:
     np.testing.assert_array_equal(sent, before)
 
 
-def test_progress_is_drawn_and_previewed(viewer: Any) -> None:
+def test_progress_is_drawn_and_previewed(viewer: Any, qtbot: Any) -> None:
     form = with_layers(viewer, FakeEngine())
     viewer.dims.set_current_step(0, 2)
     form.press("Tune")
@@ -137,7 +137,7 @@ def test_progress_is_drawn_and_previewed(viewer: Any) -> None:
     assert [step for step, _ in form.widget.curve.losses] == [1, 2, 3, 4]
     assert form.widget.curve.dices == [(4, 0.8)]
     layer = viewer.layers["cells: preview"]
-    assert (layer.data[2] == 1).all()
+    qtbot.waitUntil(lambda: bool((layer.data[2] == 1).all()))
     assert not layer.data[3].any()
     np.testing.assert_allclose(layer.scale, (1, 0.5, 0.5))
 

@@ -1,4 +1,4 @@
-"""How objects and classes are found in probabilities: the settings, apart from the code.
+"""How objects and classes are found in probabilities: settings, apart from the code.
 
 Forms show them; what finds objects takes long to import.
 """

@@ -63,7 +63,8 @@ def prompt(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     -------
     dict
         ``region``: top, left, bottom, right of the smallest part of the image that
-        holds all masks; ``masks``: ``bool (M, h, w)`` of it, the likeliest first; ``scores``: the IoU that SAM expects of each.
+        holds all masks; ``masks``: ``bool (M, h, w)`` of it, the likeliest first;
+        ``scores``: the IoU that SAM expects of each.
 
     Raises
     ------

@@ -14,7 +14,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from napari_medseg._types import InputError, WeightsError
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models import bundled

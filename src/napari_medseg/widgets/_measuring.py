@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
-
     from napari.layers import Image, Labels
 
     from napari_medseg.engine import Engine
