@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -31,6 +30,7 @@ from napari_medseg.models.registry import METHODS, SAMS
 from napari_medseg.models.weights import imported
 from napari_medseg.widgets._annotated import Row, pairs_of_layers, rows_of_layers
 from napari_medseg.widgets._card import Card
+from napari_medseg.widgets._combo import narrow
 from napari_medseg.widgets._command import save_annotated, train_command
 from napari_medseg.widgets._curve import Curve
 from napari_medseg.widgets._form import ConfigForm
@@ -41,6 +41,7 @@ from napari_medseg.widgets._preferences import choose_sam, preferences
 from napari_medseg.widgets._preview import Preview
 from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -104,10 +105,10 @@ class TuneWidget(QWidget):
         for name in (*SAMS, *imported()):
             self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
         choose_sam(self._sam)
+        for control in (self._method, self._sam):
+            narrow(control)
         self._list = RowList()
-        self._told = QLabel()
-        self._told.setObjectName("told")
-        self._told.setWordWrap(True)
+        self._told = Words("told")
         self._bar = QProgressBar()
         self._form = QWidget()
         self._settings: ConfigForm | None = None
