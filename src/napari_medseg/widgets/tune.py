@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
@@ -37,6 +36,7 @@ from napari_medseg.widgets._form import ConfigForm
 from napari_medseg.widgets._jobs import Activity, Relay, engine_of
 from napari_medseg.widgets._models import tuned_folder
 from napari_medseg.widgets._opening import segment_form
+from napari_medseg.widgets._paced import PacedProgress
 from napari_medseg.widgets._preferences import choose_sam, preferences
 from napari_medseg.widgets._preview import Preview
 from napari_medseg.widgets._rows import RowList
@@ -50,10 +50,6 @@ if TYPE_CHECKING:
 
 OWN = ("sam", "seed", "stop_at", "device")
 """Settings that the form has in other places, or that are no user's business."""
-
-
-REDRAWN = 250
-"""Milliseconds between two reports; steps come faster than anybody looks."""
 
 
 class TuneWidget(QWidget):
@@ -84,10 +80,8 @@ class TuneWidget(QWidget):
         self._task: Task | None = None
         self._activity: Activity | None = None
         self._preview = Preview(viewer)
-        self._latest: Progress | None = None
-        self._pace = QTimer(self)
-        self._pace.setInterval(REDRAWN)
-        self._pace.timeout.connect(self._show_progress)
+        self._paced = PacedProgress(self)
+        self._paced.shown.connect(self._show_progress)
         self._model: Path | None = None
         self._is_new = False
         self.source = Source()
@@ -286,18 +280,10 @@ class TuneWidget(QWidget):
 
     def _on_progress(self, progress: Progress) -> None:
         self.curve.add(progress)
-        if progress.preview is None and self._latest is not None:
-            progress = replace(progress, preview=self._latest.preview)
-        self._latest = progress
-        if not self._pace.isActive():
-            self._show_progress()
-            self._pace.start()
+        self._paced.take(progress)
 
-    def _show_progress(self) -> None:
-        """Show the latest progress: all of it at once, since each part repaints."""
-        progress, self._latest = self._latest, None
-        if progress is None:
-            return
+    def _show_progress(self, progress: Progress) -> None:
+        """Show progress: all of it at once, since each part repaints the window."""
         self._bar.setRange(0, progress.total or 0)
         self._bar.setValue(progress.step)
         self._tell(progress.message)
@@ -308,7 +294,7 @@ class TuneWidget(QWidget):
             self._preview.show(progress.preview)
 
     def _on_done(self, result: dict[str, Any]) -> None:
-        self._show_progress()
+        self._paced.flush()
         self._model = Path(result["model"])
         self.card.show_report(result["report"])
         self._is_new = True
@@ -316,7 +302,7 @@ class TuneWidget(QWidget):
 
     def _on_ended(self) -> None:
         self._task = None
-        self._pace.stop()
+        self._paced.stop()
         if self._activity is not None:
             self._activity.close()
             self._activity = None
