@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 HEIGHT = 150
 """Pixels; a docked panel has little room."""
 
+UNDER = 6
+"""Pixels below the name of the axis, of which letters would be cut off."""
+
 LOSS, DICE = "#e69f00", "#56b4e9"
 """Colours that everybody tells apart."""
 
@@ -99,6 +102,7 @@ class Curve(QWidget):
         plot.hideButtons()
         plot.setMenuEnabled(False)
         plot.getPlotItem().setLabel("bottom", "step")
+        plot.getPlotItem().layout.setContentsMargins(1, 1, 1, UNDER)
         self._legend = plot.addLegend(offset=(-5, 5))
         dots = {"symbol": "o", "symbolSize": 5, "symbolBrush": DICE}
         self._lines = [
@@ -138,3 +142,5 @@ class Curve(QWidget):
             axis.setPen(ink)
             axis.setTextPen(ink)
         self._legend.setLabelTextColor(ink)
+        for _, label in self._legend.items:
+            label.setText(label.text, color=ink)  # what is there keeps its colour

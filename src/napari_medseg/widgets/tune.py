@@ -21,7 +21,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_medseg._config import config_class
 from napari_medseg._types import MedsegError, Progress
@@ -32,6 +31,7 @@ from napari_medseg.widgets._card import Card
 from napari_medseg.widgets._combo import narrow
 from napari_medseg.widgets._command import save_annotated, train_command
 from napari_medseg.widgets._curve import Curve
+from napari_medseg.widgets._folded import Folded
 from napari_medseg.widgets._form import ConfigForm
 from napari_medseg.widgets._jobs import Activity, Relay, engine_of
 from napari_medseg.widgets._models import tuned_folder
@@ -104,9 +104,8 @@ class TuneWidget(QWidget):
         self._list = RowList()
         self._told = Words("told")
         self._bar = QProgressBar()
-        self._form = QWidget()
         self._settings: ConfigForm | None = None
-        self._folded = QCollapsible("settings (need no touching)")
+        self._folded = Folded("settings (need no touching)", QWidget())
         self._method.currentIndexChanged.connect(self._on_method_changed)
         self._buttons = {
             name: _button(name, tip, slot)
