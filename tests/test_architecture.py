@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         (
             "io",
             "metrics matching surfaces",
-            "instances measurements blocks",
+            "instances object_settings measurements blocks",
             "samples",
         ),
         ("models",),
@@ -78,9 +78,9 @@ TORCH = frozenset(
 
 QUICK = (
     "__init__ __main__ _types _release _config _labels io metrics matching surfaces "
-    "instances measurements blocks batch samples evaluation layer_data models.__init__ "
-    "models.registry models.bundled models.weights models._download "
-    "models.everything_settings models.overlaps "
+    "instances object_settings measurements blocks batch samples evaluation "
+    "layer_data models.__init__ models.registry models.bundled models.weights "
+    "models._download models.everything_settings models.overlaps "
     "training.__init__ engine cli widgets"
 ).split()
 """Importing these imports no torch: rooms, or single modules of a room."""

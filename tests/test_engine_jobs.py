@@ -18,13 +18,14 @@ from napari_medseg._types import (
 )
 from napari_medseg.engine import Engine
 from napari_medseg.engine.jobs import JOBS, Context, Shelf
-from napari_medseg.engine.prompting import look, prompt
+from napari_medseg.engine.prompting import cropped, look, prompt
 from napari_medseg.engine.segmenting import forget, relabel, segment
 from napari_medseg.engine.training import check, train
 from napari_medseg.inference import load, open_segmenter
 from napari_medseg.instances import ObjectConfig, labels_of
 from napari_medseg.models import everything
 from napari_medseg.models.everything_settings import EverythingConfig
+from napari_medseg.models.framing import Box
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,12 +65,28 @@ def test_every_job_is_there() -> None:
 def test_a_click_is_answered(sam: str) -> None:
     context = looked(sam)
     answer = finish(prompt(clicks(), context))
-    assert answer["masks"].shape == (3, SIZE, SIZE)
-    assert answer["region"] == [0, 0, SIZE, SIZE]
+    top, left, bottom, right = answer["region"]
+    assert 0 <= top < bottom <= SIZE and 0 <= left < right <= SIZE
+    assert answer["masks"].shape == (3, bottom - top, right - left)
     boxed = finish(prompt(clicks(points=[], adds=[], box=[5, 5, 30, 30]), context))
-    assert boxed["masks"].shape == (1, SIZE, SIZE)
+    assert len(boxed["masks"]) == 1
     drawn = finish(prompt(clicks(mask=picture()[1] > 0), context))
-    assert drawn["masks"].shape == (1, SIZE, SIZE)
+    assert len(drawn["masks"]) == 1
+
+
+def test_only_the_part_with_masks_is_sent() -> None:
+    masks = np.zeros((2, 20, 30), bool)
+    masks[0, 3:5, 7:9] = masks[1, 10, 20] = True
+    part, found = cropped(Box(100, 200, 120, 230), masks)
+    assert part == (103, 207, 111, 221)
+    np.testing.assert_array_equal(found, masks[:, 3:11, 7:21])
+
+
+def test_empty_masks_are_one_pixel() -> None:
+    part, found = cropped(Box(5, 6, 25, 36), np.zeros((3, 20, 30), bool))
+    assert part == (5, 6, 6, 7)
+    assert found.shape == (3, 1, 1)
+    assert not found.any()
 
 
 def test_an_image_that_was_not_looked_at(sam: str) -> None:

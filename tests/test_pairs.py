@@ -273,6 +273,48 @@ def test_bad_files_are_all_named(folders: tuple[Path, Path]) -> None:
     assert {item.severity for item in check_pairs(*folders)} == {"error"}
 
 
+def test_annotated_slices_of_stacks_are_pairs(folders: tuple[Path, Path]) -> None:
+    images, masks = folders
+    stack = picture(shape=(12, 40, 48))
+    labels = np.zeros((12, 40, 48), np.uint8)
+    labels[3], labels[10] = mask(1), mask(1, 1)
+    for folder, data in ((images, stack), (masks, labels)):
+        tifffile.imwrite(folder / "a.ome.tif", data, metadata={"axes": "ZYX"})
+    fill(folders, mask(1))
+    pairs = read_pairs(*folders)
+    assert [pair.name for pair in pairs] == ["a z03", "a z10", "im0"]
+    np.testing.assert_array_equal(pairs[0].image, stack[3][None])
+    np.testing.assert_array_equal(pairs[1].annotation, labels[10])
+    assert not check_pairs(*folders)
+
+
+def test_slices_along_two_axes_are_named_by_both(folders: tuple[Path, Path]) -> None:
+    labels = np.zeros((2, 3, 40, 48), np.uint8)
+    labels[1, 2] = mask(1)
+    stack = picture(shape=labels.shape)
+    for folder, data in zip(folders, (stack, labels), strict=True):
+        tifffile.imwrite(folder / "a.ome.tif", data, metadata={"axes": "TZYX"})
+    assert [pair.name for pair in read_pairs(*folders)] == ["a t1 z2"]
+
+
+def test_a_stack_without_annotation_is_left_out(folders: tuple[Path, Path]) -> None:
+    for folder in folders:
+        tifffile.imwrite(folder / "a.tif", np.zeros((12, 40, 48), np.uint8))
+    with pytest.raises(InputError, match="without an annotated slice"):
+        read_pairs(*folders)
+    fill(folders, mask(1))
+    assert [pair.name for pair in read_pairs(*folders)] == ["im0"]
+    assert "without an annotated slice" in findings_of(folders, "a.tif")
+
+
+def test_a_mask_of_another_number_of_slices(folders: tuple[Path, Path]) -> None:
+    tifffile.imwrite(folders[0] / "a.tif", picture(shape=(12, 40, 48)))
+    tifffile.imwrite(folders[1] / "a.tif", np.stack([mask(1)] * 11))
+    told = findings_of(folders, "a.tif")
+    assert "stack of 12 slices" in told
+    assert "stack of 11 slices" in told
+
+
 def test_long_lists_are_cut(folders: tuple[Path, Path]) -> None:
     for number in range(23):
         touch(folders[0], f"im{number}.tif")

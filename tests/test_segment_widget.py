@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import tifffile
 from fake_engine import FakeEngine
+from napari.utils import progress
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
@@ -102,7 +103,11 @@ def squares(*stack: int) -> np.ndarray:
 
 def test_a_slice_becomes_labels_over_the_image(viewer: Any) -> None:
     image = viewer.add_image(
-        squares(4), scale=(2, 0.5, 0.5), translate=(1, 2, 3), units=("um",) * 3
+        squares(4),
+        scale=(2, 0.5, 0.5),
+        translate=(1, 2, 3),
+        units=("um",) * 3,
+        axis_labels=("z", "y", "x"),
     )
     form = docked(viewer)
     viewer.dims.set_current_step(0, 2)
@@ -115,6 +120,7 @@ def test_a_slice_becomes_labels_over_the_image(viewer: Any) -> None:
     np.testing.assert_allclose(labels.scale, image.scale)
     np.testing.assert_allclose(labels.translate, image.translate)
     assert labels.units == image.units
+    assert labels.axis_labels == image.axis_labels == ("z", "y", "x")
     assert labels.metadata["classes"] == ["background", "object"]
     assert form.told == "Done."
 
@@ -128,6 +134,33 @@ def test_all_slices(viewer: Any) -> None:
         form.engine.answer()
     np.testing.assert_array_equal(viewer.layers[-1].data, squares(2, 3))
     assert len(viewer.layers) == 2
+
+
+def test_only_the_region_in_view(viewer: Any) -> None:
+    image = viewer.add_image(squares(2))
+    form = docked(viewer)
+    viewer.dims.set_current_step(0, 1)
+    # napari says so of what the canvas shows
+    image.corner_pixels = np.array([[1, 2, 4], [1, 6, 8]])
+    form.choose("scope", "the region in view")
+    form.press("segment")
+    _, arguments, _ = form.engine.jobs[-1]
+    np.testing.assert_array_equal(arguments["image"], squares()[None, 2:7, 4:9])
+    form.engine.answer()
+    found = viewer.layers[-1].data
+    assert not found[0].any()
+    np.testing.assert_array_equal(found[1, 2:7, 4:9], squares()[2:7, 4:9])
+    assert found[1].sum() == squares()[2:7, 4:9].sum()
+
+
+def test_long_work_is_in_the_activity_dock(viewer: Any) -> None:
+    before = set(progress._all_instances)
+    viewer.add_image(squares())
+    form = docked(viewer)
+    form.press("segment")
+    assert len(progress._all_instances - before) == 1
+    form.engine.answer()
+    assert not progress._all_instances - before
 
 
 def test_colours_and_integers_arrive_as_floats(viewer: Any) -> None:

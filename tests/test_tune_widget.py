@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyqtgraph
 import pytest
 from fake_engine import FakeEngine
 from qtpy.QtWidgets import QLabel, QListWidget, QPushButton
 
 from napari_medseg._types import JobError, Progress
+from napari_medseg.engine import Engine
 from napari_medseg.inference import load
 from napari_medseg.io.images import write_labels
 from napari_medseg.widgets._card import card_text
@@ -121,7 +125,7 @@ def test_what_is_drawn_meanwhile_is_not_trained_on(viewer: Any) -> None:
     np.testing.assert_array_equal(sent, before)
 
 
-def test_progress_is_drawn_and_previewed(viewer: Any) -> None:
+def test_progress_is_drawn_and_previewed(viewer: Any, qtbot: Any) -> None:
     form = with_layers(viewer, FakeEngine())
     viewer.dims.set_current_step(0, 2)
     form.press("Tune")
@@ -136,7 +140,7 @@ def test_progress_is_drawn_and_previewed(viewer: Any) -> None:
     assert [step for step, _ in form.widget.curve.losses] == [1, 2, 3, 4]
     assert form.widget.curve.dices == [(4, 0.8)]
     layer = viewer.layers["cells: preview"]
-    assert (layer.data[2] == 1).all()
+    qtbot.waitUntil(lambda: bool((layer.data[2] == 1).all()))
     assert not layer.data[3].any()
     np.testing.assert_allclose(layer.scale, (1, 0.5, 0.5))
 
@@ -292,7 +296,73 @@ def test_another_method_has_another_form(viewer: Any) -> None:
 def test_the_plot_follows_the_theme(viewer: Any) -> None:
     form = with_layers(viewer, FakeEngine())
     form.widget.show()
+    form.press("Tune")
     for theme in ("light", "dark"):
         viewer.theme = theme
-        paper = form.widget.curve.backgroundBrush().color()
+        plot = form.widget.curve.findChild(pyqtgraph.PlotWidget)
+        paper = plot.backgroundBrush().color()
         assert (paper.lightness() > 128) == (theme == "light")
+
+
+def test_the_layer_that_is_drawn_on_stays_chosen(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    drawn_on = viewer.layers[1]
+    viewer.layers.selection = {drawn_on}
+    form.press("Tune")
+    assert [item.name for item in viewer.layers.selection] == [drawn_on.name]
+
+
+def test_layers_deleted_and_slices_changed_meanwhile(viewer: Any, qtbot: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    viewer.dims.set_current_step(0, 2)
+    form.press("Tune")
+    listener = form.engine.jobs[0][2].listener
+    viewer.dims.set_current_step(0, 4)
+    seen = np.ones((64, 64), np.int32)
+    listener.on_progress(Progress(1, 4, "training", {"loss": 1.0}, seen))
+    preview = viewer.layers["cells: preview"]
+    qtbot.waitUntil(lambda: bool(preview.data[2].all()))
+    assert not preview.data[4].any()
+    viewer.layers.remove(preview)
+    listener.on_progress(Progress(2, 4, "training", {"loss": 1.0}, seen))
+    qtbot.waitUntil(lambda: "cells: preview" in viewer.layers)
+    viewer.layers.clear()
+    listener.on_progress(Progress(3, 4, "training", {"loss": 1.0}, seen))
+    listener.on_done({"model": "model.medseg", "report": REPORT})
+    assert len(viewer.layers) == 0
+    assert form.told == "Kept as model.medseg."
+    assert form.button("Apply").isEnabled()
+
+
+def test_the_form_is_closed_meanwhile(viewer: Any, qtbot: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.press("Tune")
+    listener = form.engine.jobs[0][2].listener
+    viewer.window.remove_dock_widget(form.widget)
+    form.widget.deleteLater()
+    qtbot.wait(50)
+    listener.on_progress(Progress(1, 4, "training", {"loss": 1.0}))
+    listener.on_done({"model": "model.medseg", "report": REPORT})
+
+
+@pytest.mark.slow
+def test_an_engine_killed_in_mid_training_is_told(
+    viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_MEDSEG_WEIGHTS", str(tmp_path))
+    engine = Engine()
+    try:
+        form = with_layers(viewer, engine)
+        form.widget.set_config({"steps": 100_000, "views": 0, "working_size": 64})
+        before = [layer.name for layer in viewer.layers]
+        form.press("Tune")
+        qtbot.waitUntil(lambda: bool(form.widget.curve.losses), timeout=300_000)
+        os.kill(engine.pid or 0, signal.SIGKILL)
+        qtbot.waitUntil(lambda: form.button("Tune").isEnabled(), timeout=60_000)
+        assert "next job starts afresh" in form.told
+        assert set(before) <= {layer.name for layer in viewer.layers}
+        form.widget.set_config({"steps": 2, "views": 0, "working_size": 64})
+        with qtbot.waitSignal(form.widget.tuned, timeout=300_000):
+            form.press("Tune")
+    finally:
+        engine.close()

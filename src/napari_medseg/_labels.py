@@ -14,6 +14,8 @@ from napari_medseg._types import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_medseg._types import LabelArray
+
 Array = np.ndarray[Any, np.dtype[Any]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -268,3 +270,22 @@ def _boxes(labels: Array) -> Iterator[tuple[int, Box]]:
     for rank, box in enumerate(ndimage.find_objects(labels)):
         if box is not None:
             yield rank + 1 if ids is None else int(ids[rank]), box
+
+
+def number_on(labels: LabelArray, highest: int) -> LabelArray:
+    """Continue the numbers of objects from the slices before to the next one.
+
+    Parameters
+    ----------
+    labels : ndarray
+        ``int32 (Y, X)``, objects numbered from 1.
+    highest : int
+        The highest number of the slices before.
+
+    Returns
+    -------
+    ndarray
+        ``int32 (Y, X)``; no number is one of another slice.
+    """
+    numbered: LabelArray = np.where(labels > 0, labels + highest, 0).astype(np.int32)
+    return numbered

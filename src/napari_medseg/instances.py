@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import KDTree
-from skimage.morphology import local_maxima, reconstruction
-from skimage.segmentation import watershed
 
-from napari_medseg._config import check, setting
-from napari_medseg._labels import check_2d
+from napari_medseg._labels import check_2d, number_on
 from napari_medseg._types import InputError
 from napari_medseg.measurements import measure
+from napari_medseg.object_settings import OF_FOUND_OBJECTS, ClassConfig, ObjectConfig
 
 if TYPE_CHECKING:
     from napari_medseg._labels import Array, BoolArray
     from napari_medseg._types import FloatArray, LabelArray, Prediction
 
 __all__ = [
+    "OF_FOUND_OBJECTS",
     "ClassConfig",
     "ObjectConfig",
     "find_classes",
@@ -34,85 +31,6 @@ __all__ = [
 
 _EIGHT = np.ones((3, 3), bool)
 """Pixels that touch by an edge or a corner belong to one object."""
-
-
-@dataclass(frozen=True)
-class ObjectConfig:
-    """How objects are found in a foreground probability.
-
-    Attributes
-    ----------
-    threshold, min_size, split, smoothing, seed_distance, neck, fill_holes
-        See the help text of each field.
-    """
-
-    threshold: float = setting(
-        0.5, "Probability above which a pixel is foreground", ge=0, le=1
-    )
-    min_size: int = setting(16, "Objects with fewer pixels than this are removed", ge=0)
-    split: str = setting(
-        "watershed",
-        "Touching objects: keep them as one (components) or cut them at their necks "
-        "(watershed)",
-        choices=("components", "watershed"),
-    )
-    smoothing: float = setting(
-        1.5,
-        "Blur, in pixels, of what the cut follows; more gives fewer cuts",
-        ge=0,
-        le=50,
-    )
-    seed_distance: float = setting(
-        5.0,
-        "Centres nearer to each other than this, in pixels, are one object",
-        ge=0,
-        le=1000,
-    )
-    neck: float = setting(
-        0.75,
-        "Cut where the neck is narrower than this share of the smaller part",
-        ge=0.05,
-        le=0.99,
-    )
-    fill_holes: bool = setting(True, "Fill the holes that one object encloses")
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-OF_FOUND_OBJECTS = ("min_size", "fill_holes")
-"""Settings of objects that matter where the segmenter finds them itself."""
-
-
-@dataclass(frozen=True)
-class ClassConfig:
-    """How classes are found in their probabilities; by default the likeliest wins.
-
-    Attributes
-    ----------
-    threshold, min_size, smoothing
-        See the help text of each field.
-    """
-
-    threshold: float = setting(
-        0.5,
-        "Share of probability, against background alone, above which a pixel is of "
-        "its likeliest class",
-        ge=0,
-        le=1,
-    )
-    min_size: int = setting(
-        0, "Islands with fewer pixels than this become what surrounds them", ge=0
-    )
-    smoothing: float = setting(
-        0.0,
-        "Blur of the probabilities, in pixels; more gives smoother borders",
-        ge=0,
-        le=50,
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 def labels_of(
@@ -237,6 +155,8 @@ def separate(
 
 def _grow(mask: BoolArray, interior: Array, config: ObjectConfig) -> LabelArray:
     """Grow each part of the interior to a whole object."""
+    from skimage.segmentation import watershed
+
     inside = (interior > 0.5) & mask
     seeds, count = ndimage.label(inside)
     seeds = drop_small(seeds.astype(np.int32), max(1, config.min_size // 4))
@@ -328,6 +248,10 @@ def _small_holes(mask: BoolArray, size: int) -> BoolArray:
 
 def _cut(mask: BoolArray, probability: Array, config: ObjectConfig) -> LabelArray:
     """Cut touching objects apart by watershed."""
+    # these take long to import, and a form that lists folders imports this module
+    from skimage.morphology import local_maxima, reconstruction
+    from skimage.segmentation import watershed
+
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
     # The frame gives an image that is all foreground a distance to measure, and a
@@ -360,6 +284,8 @@ def _drop_near(
     seeds: Array, groups: Array, landscape: Array, distance: float
 ) -> LabelArray:
     """Drop seeds that are nearer than ``distance`` to a higher one of their group."""
+    from scipy.spatial import KDTree
+
     index = np.arange(1, int(seeds.max()) + 1)
     centres = np.array(ndimage.center_of_mass(seeds > 0, seeds, index))
     heights = ndimage.maximum(landscape, seeds, index)
@@ -387,25 +313,6 @@ def _fill_each(labels: LabelArray) -> LabelArray:
         view = result[box]
         view[inside & (view == 0)] = index
     return result
-
-
-def number_on(labels: LabelArray, highest: int) -> LabelArray:
-    """Continue the numbers of objects from the slices before to the next one.
-
-    Parameters
-    ----------
-    labels : ndarray
-        ``int32 (Y, X)``, objects numbered from 1.
-    highest : int
-        The highest number of the slices before.
-
-    Returns
-    -------
-    ndarray
-        ``int32 (Y, X)``; no number is one of another slice.
-    """
-    numbered: LabelArray = np.where(labels > 0, labels + highest, 0).astype(np.int32)
-    return numbered
 
 
 def drop_small(labels: LabelArray, size: int) -> LabelArray:

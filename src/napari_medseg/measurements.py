@@ -1,13 +1,13 @@
 """Measurements of objects: size, shape and intensity."""
 
+# scipy and scikit-image are imported where they are needed: forms import this module
+
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
-from skimage.morphology import convex_hull_image
 
 from napari_medseg._labels import check_2d
 from napari_medseg._types import InputError
@@ -233,6 +233,8 @@ def _spacing(scale: Mapping[str, float] | None) -> tuple[float, float]:
 
 def _shape_columns(ranks: LabelArray, spacing: tuple[float, float]) -> dict[str, Array]:
     """Return the columns that describe position, size and shape."""
+    from scipy import ndimage
+
     boxes = np.array(
         [
             [rows.start, columns.start, rows.stop, columns.stop]
@@ -279,6 +281,8 @@ def _ellipses(yy: Array, xx: Array, yx: Array) -> dict[str, Array]:
 
 def _convex_areas(ranks: LabelArray, boxes: Array) -> Array:
     """Return the pixels in the convex hull of each object."""
+    from skimage.morphology import convex_hull_image
+
     areas = np.ones(len(boxes))
     for place, (top, left, bottom, right) in enumerate(boxes):
         mask = ranks[top:bottom, left:right] == place + 1

@@ -177,7 +177,7 @@ def write_stored_probabilities(
     InputError
         The name leads out of the folder, or the disk refuses.
     """
-    _check_name(name)
+    refuse_outside(out, [f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}"])
     write_probability_tiles(
         out / f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}",
         steps,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_medseg._types import (
@@ -21,7 +22,7 @@ from napari_medseg.io.containers import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path, PurePosixPath
+    from pathlib import PurePosixPath
 
     from napari_medseg.batch.inputs import Work
     from napari_medseg.batch.ledger import Ledger, LedgerRow, Recipe

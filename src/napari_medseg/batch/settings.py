@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from napari_medseg._config import check, setting
 from napari_medseg._types import InputError
-from napari_medseg.instances import ClassConfig, ObjectConfig
 from napari_medseg.io.exports import FORMATS, has_parquet
+from napari_medseg.object_settings import ClassConfig, ObjectConfig
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def segment(
 
 def _labels(choices: dict[str, Any], *, instances: bool) -> dict[str, Any]:
     """Return the settings of objects or of classes that were given."""
-    from napari_medseg.instances import ClassConfig, ObjectConfig
+    from napari_medseg.object_settings import ClassConfig, ObjectConfig
 
     given = {name: value for name, value in choices.items() if value is not None}
     if instances:
@@ -175,7 +175,7 @@ def _labels(choices: dict[str, Any], *, instances: bool) -> dict[str, Any]:
 
 def _note_idle(model: str, choices: dict[str, Any]) -> None:
     """Say which settings change nothing, as the model finds objects itself."""
-    from napari_medseg.instances import OF_FOUND_OBJECTS
+    from napari_medseg.object_settings import OF_FOUND_OBJECTS
 
     if everything_sam(model) is None:
         return

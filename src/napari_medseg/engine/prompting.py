@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_medseg._types import JobError, Progress
 from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models.backbone import Backbone, load_backbone
+from napari_medseg.models.framing import Box
 from napari_medseg.models.interactive import InteractiveImage, Prompt
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from napari_medseg._types import Job
     from napari_medseg.engine.channel import Message
     from napari_medseg.engine.jobs import Context
@@ -57,8 +62,9 @@ def prompt(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     Returns
     -------
     dict
-        ``region``: top, left, bottom, right; ``masks``: ``bool (M, h, w)`` of it, the
-        likeliest first; ``scores``: the IoU that SAM expects of each.
+        ``region``: top, left, bottom, right of the smallest part of the image that
+        holds all masks; ``masks``: ``bool (M, h, w)`` of it, the likeliest first;
+        ``scores``: the IoU that SAM expects of each.
 
     Raises
     ------
@@ -80,8 +86,29 @@ def prompt(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         )
     )
     answer = view.answer(wanted)
-    return {
-        "region": list(answer.region),
-        "masks": answer.masks,
-        "scores": answer.scores,
-    }
+    region, masks = cropped(answer.region, answer.masks)
+    return {"region": list(region), "masks": masks, "scores": answer.scores}
+
+
+def cropped(region: Box, masks: NDArray[np.bool_]) -> tuple[Box, NDArray[np.bool_]]:
+    """Leave out what no mask covers: objects are small, and the rest is to be sent.
+
+    Parameters
+    ----------
+    region : Box
+        Part of an image.
+    masks : ndarray
+        ``bool (M, h, w)`` of it.
+
+    Returns
+    -------
+    tuple of Box and ndarray
+        The part with masks, and the masks there; one pixel where they are empty.
+    """
+    rows, columns = (np.flatnonzero(masks.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    top, bottom = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 1)
+    left, right = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 1)
+    part = Box(
+        region.top + top, region.left + left, region.top + bottom, region.left + right
+    )
+    return part, masks[:, top:bottom, left:right]

@@ -6,17 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from napari_medseg._types import FloatArray, InputError, LabelArray
-from napari_medseg.io.images import ImageFile, LabelImage, read_annotation, read_image
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-SMALLEST_SIDE = 8
-"""Images with fewer rows or columns (pixels) hold nothing to learn from."""
+    from napari_medseg._types import FloatArray, LabelArray
 
 AnnotationKind = Literal["dense", "sparse", "instances"]
 
@@ -48,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What one image and its mask turned out to be.
+    """What one image and its mask, or a slice of them, turned out to be.
 
     Attributes
     ----------
@@ -66,6 +60,8 @@ class Examined:
         Whether the image is red, green and blue.
     wide : bool
         Whether the annotation's file stores more than 8 bits.
+    place : tuple of str
+        Where in a stack it lies, such as ``("t0", "z07")``; empty for a 2D file.
     """
 
     image_path: Path
@@ -76,150 +72,12 @@ class Examined:
     values: tuple[int, ...] = ()
     rgb: bool = False
     wide: bool = False
+    place: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
         """Whether nothing is wrong that keeps the pair from being used."""
         return all(finding.severity == "warning" for finding in self.findings)
-
-
-def examine(image_path: Path, annotation_path: Path) -> Examined:
-    """Read an image and its annotation once, and say what is wrong.
-
-    Parameters
-    ----------
-    image_path, annotation_path : Path
-        The files.
-
-    Returns
-    -------
-    Examined
-        Findings instead of exceptions.
-    """
-    findings: list[Finding] = []
-    picture = _read_image(image_path, findings)
-    mask = _read_mask(annotation_path, findings)
-    image = None if picture is None else _plane(picture, findings)
-    if image is not None:
-        _check_image(str(image_path), image, findings)
-    labels = None if mask is None else _flat(annotation_path, mask, findings)
-    if image is not None and labels is not None:
-        _check_sizes(image_path, image, annotation_path, labels, findings)
-    values = () if labels is None else tuple(np.unique(labels).tolist())
-    return Examined(
-        image_path,
-        annotation_path,
-        tuple(findings),
-        image,
-        labels,
-        values,
-        rgb=picture is not None and picture.rgb,
-        wide=mask is not None and mask.wide,
-    )
-
-
-def _read_image(path: Path, findings: list[Finding]) -> ImageFile | None:
-    """Read an image; a failure becomes a finding."""
-    try:
-        return read_image(path)
-    except InputError as error:
-        findings.append(_as_finding(path, error))
-        return None
-
-
-def _read_mask(path: Path, findings: list[Finding]) -> LabelImage | None:
-    """Read an annotation; a failure becomes a finding."""
-    try:
-        return read_annotation(path)
-    except InputError as error:
-        findings.append(_as_finding(path, error))
-        return None
-
-
-def _as_finding(path: Path, error: InputError) -> Finding:
-    """Take the reader's sentences apart: file, problem, remedy."""
-    text = str(error).removeprefix(str(path)).strip().rstrip(".")
-    problem, _, remedy = text.rpartition(". ")
-    return Finding(str(path), problem or "cannot be used", remedy, "error")
-
-
-def _plane(picture: ImageFile, findings: list[Finding]) -> FloatArray | None:
-    """Return the image, unless it is a stack or damaged where it is lazy."""
-    try:
-        return picture.plane()
-    except InputError as error:
-        findings.append(_as_finding(picture.path, error))
-        return None
-
-
-def _flat(path: Path, mask: LabelImage, findings: list[Finding]) -> LabelArray | None:
-    """Return the annotation, unless it is a stack."""
-    if mask.labels.ndim == 2:
-        return mask.labels
-    count = int(np.prod(mask.labels.shape[:-2]))
-    findings.append(
-        Finding(
-            str(path),
-            f"is a stack of {count} slices",
-            "save the slices that are annotated as 2D files of their own",
-            "error",
-        )
-    )
-    return None
-
-
-def _check_image(file: str, image: FloatArray, findings: list[Finding]) -> None:
-    """Look for images without content."""
-    rows, columns = image.shape[1:]
-    if min(rows, columns) < SMALLEST_SIDE:
-        findings.append(
-            Finding(
-                file,
-                f"is only {columns} × {rows} pixels",
-                f"use images of at least {SMALLEST_SIDE} × {SMALLEST_SIDE} pixels",
-                "error",
-            )
-        )
-        return
-    finite = np.isfinite(image)
-    if not finite.any():
-        findings.append(
-            Finding(file, "has no finite value (NaN)", "export it again", "error")
-        )
-        return
-    values = image[finite]
-    if values.min() == values.max():
-        findings.append(
-            Finding(
-                file,
-                f"is constant (every pixel is {values[0]:g})",
-                "leave it out, or export it again",
-                "warning",
-            )
-        )
-
-
-def _check_sizes(
-    image_path: Path,
-    image: FloatArray,
-    annotation_path: Path,
-    labels: LabelArray,
-    findings: list[Finding],
-) -> None:
-    """Compare the sizes of image and mask."""
-    own, other = image.shape[1:], labels.shape
-    if own == other:
-        return
-    turned = " (rows and columns are swapped)" if own == other[::-1] else ""
-    findings.append(
-        Finding(
-            str(annotation_path),
-            f"is {other[1]} × {other[0]} pixels, but its image {image_path.name} is "
-            f"{own[1]} × {own[0]}{turned}",
-            "export image and mask at the same size",
-            "error",
-        )
-    )
 
 
 def check_channels(examined: Sequence[Examined]) -> list[Finding]:
@@ -281,7 +139,7 @@ def check_labels(
     background = 0
     if kind == "sparse" and ignore is None:
         ignore, background = 0, 1
-    usable = [item for item in examined if item.usable]
+    usable = [item for item in examined if item.usable and item.values]
     empty = [
         (item, problem)
         for item in usable

@@ -15,8 +15,8 @@ from napari_medseg.io.checks import (
     Finding,
     check_channels,
     check_labels,
-    examine,
 )
+from napari_medseg.io.examine import examine
 from napari_medseg.io.images import image_stem
 from napari_medseg.io.pair_set import Pair, Pairs, class_values_of
 from napari_medseg.io.stems import Matching, match, match_files
@@ -59,7 +59,7 @@ def read_pairs(
     annotation: Annotation = "auto",
     ignore: int | None = None,
 ) -> Pairs:
-    """Read annotated images.
+    """Read annotated images; of stacks the slices that are annotated.
 
     ``auto`` takes masks for objects (``instances``) when they hold more than 20
     different values, or when they are stored in more than 8 bits, hold at least
@@ -92,7 +92,7 @@ def read_pairs(
         named on a line of its own.
     """
     matching = match(Path(images), Path(masks))
-    examined = [examine(*paths) for paths in matching.pairs]
+    examined = [item for paths in matching.pairs for item in examine(*paths)]
     kind, findings = _assess(matching, examined, annotation, ignore)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
@@ -100,7 +100,9 @@ def read_pairs(
         if len(errors) > MOST_SENTENCES:
             lines.append(f"… and {len(errors) - MOST_SENTENCES} more.")
         raise InputError("\n".join(lines))
-    read = [_pair(item, Path(images)) for item in examined]
+    read = [_pair(item, Path(images)) for item in examined if item.image is not None]
+    if not read:
+        raise InputError("\n".join(str(finding) for finding in findings))
     return _build(read, kind, ignore, findings)
 
 
@@ -131,7 +133,7 @@ def check_pairs(
     except InputError as error:
         problem, _, remedy = str(error).rstrip(".").rpartition(". ")
         return [Finding(str(masks), f"cannot be matched ({problem})", remedy, "error")]
-    examined = [examine(*paths) for paths in matching.pairs]
+    examined = [item for paths in matching.pairs for item in examine(*paths)]
     findings = _assess(matching, examined, kind, ignore)[1]
     return sorted(findings, key=lambda finding: finding.severity)
 
@@ -185,7 +187,7 @@ def _pair(item: Examined, root: Path) -> Pair:
     parent = item.image_path.parent
     inside = parent.relative_to(root) if parent.is_relative_to(root) else Path()
     return Pair(
-        (inside / image_stem(item.image_path)).as_posix(),
+        " ".join([(inside / image_stem(item.image_path)).as_posix(), *item.place]),
         item.image,
         item.annotation,
         item.image_path,
@@ -217,7 +219,7 @@ def _assess(
     """Return the kind of annotation and everything that was found."""
     findings = [finding for item in examined for finding in item.findings]
     findings += check_channels(examined)
-    usable = [item for item in examined if item.usable]
+    usable = [item for item in examined if item.usable and item.image is not None]
     labels = [item.annotation for item in usable if item.annotation is not None]
     kind: AnnotationKind = "dense"
     if annotation != "auto":

@@ -120,7 +120,9 @@ def put_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     full = [table for table in tables if len(table)]
-    return pd.concat(full, ignore_index=True) if full else tables[0]
+    if full:
+        return pd.concat(full, ignore_index=True)
+    return tables[0] if tables else pd.DataFrame()
 
 
 def in_units(table: pd.DataFrame) -> pd.DataFrame:

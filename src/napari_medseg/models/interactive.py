@@ -150,7 +150,7 @@ class InteractiveImage:
         size = backbone.working_size
         self.whole = Framing(tile=max(*self.shape, 8), size=size)
         self.near = Framing.for_images([self.shape], size)
-        self._embeddings: dict[tuple[Framing, Box], Tensor] = {}
+        self._embeddings: dict[tuple[Framing, Box], tuple[Tensor, Tensor]] = {}
         sizes = backbone.sizes
         self._sized = SizedView(image, backbone, sizes, self.device) if sizes else None
 
@@ -196,11 +196,11 @@ class InteractiveImage:
             found = self._sized.find(asked, prompt.extent)
             return _answer_of(found, 3 if several else 1)
         framing, box = self._window(prompt)
-        decoded = self._decode(framing, box, prompt)
         choice = CHOICES if several else SINGLE
+        decoded = self._decode(framing, box, prompt, choice)
         scores = decoded.iou[0, choice].float().cpu().numpy()
         order = np.argsort(-scores, kind="stable")
-        logits = framing.unwindow(decoded.masks[0, choice].float().cpu(), box)
+        logits = framing.unwindow(decoded.masks[0].float().cpu(), box)
         return Answer(box, (logits.numpy() > 0)[order], scores[order])
 
     def _window(self, prompt: Prompt) -> tuple[Framing, Box]:
@@ -223,30 +223,37 @@ class InteractiveImage:
             return self.near, box
         return self.whole, self.whole.boxes(self.shape)[0]
 
-    def _embedding(self, framing: Framing, box: Box) -> Tensor:
-        """Embed a window, once."""
+    def _embedding(self, framing: Framing, box: Box) -> tuple[Tensor, Tensor]:
+        """Embed a window and encode its places, once: no click need wait for it."""
         key = (framing, box)
         if key not in self._embeddings:
             window = framing.window(self.image, box)
             found = self.backbone.embed(window, self.device)
-            self._embeddings[key] = found.float()[None].to(self.device)
+            embedding = found.float()[None].to(self.device)
+            sam, grid = self.backbone.sam.to(self.device), embedding.shape[2:]
+            with torch.inference_mode():
+                code = sams.position_code(
+                    sam.prompt_encoder, (int(grid[0]), int(grid[1]))
+                )
+            self._embeddings[key] = embedding, code
         return self._embeddings[key]
 
-    def _decode(self, framing: Framing, box: Box, prompt: Prompt) -> sams.Decoded:
-        """Run prompt encoder and mask decoder."""
-        sam = self.backbone.sam.to(self.device)
-        embedding = self._embedding(framing, box)
+    def _decode(
+        self, framing: Framing, box: Box, prompt: Prompt, choice: slice
+    ) -> sams.Decoded:
+        """Run prompt encoder and mask decoder, for some of the masks."""
+        embedding, code = self._embedding(framing, box)
+        sam = self.backbone.sam
         places, labels = _sam_points(prompt)
         shift = torch.tensor([box.left, box.top], dtype=torch.float32)
         # from centres of the image's pixels to those of the working image
         points = (torch.tensor(places) - shift + 0.5) * framing.scale - 0.5
         size = (framing.size, framing.size)
-        grid = (int(embedding.shape[2]), int(embedding.shape[3]))
         with torch.inference_mode(), autocast(self.device):
             return sams.decode(
                 sam.mask_decoder,
                 embedding,
-                sams.position_code(sam.prompt_encoder, grid),
+                code,
                 sams.point_tokens(
                     sam.prompt_encoder,
                     points[None].to(self.device),
@@ -254,6 +261,7 @@ class InteractiveImage:
                     size,
                 ),
                 sams.no_mask_embedding(sam.prompt_encoder),
+                choice,
             )
 
 

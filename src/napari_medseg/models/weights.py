@@ -14,8 +14,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pooch
-
 from napari_medseg._types import InputError, WeightsError
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models import bundled
@@ -57,6 +55,8 @@ def weights_folder() -> Path:
     named = os.environ.get(FOLDER_VARIABLE, "").strip()
     if named:
         return Path(named).expanduser().absolute()
+    import pooch  # takes a while, which opening a form shall not
+
     return Path(pooch.os_cache("napari-medseg"))
 
 

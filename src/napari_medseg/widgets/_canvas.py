@@ -15,6 +15,7 @@ from napari_medseg.widgets._layers import (
     is_there,
     placement,
     plane_shape,
+    refresh_values,
 )
 from napari_medseg.widgets._suggesting import Question, Suggestion
 
@@ -84,6 +85,7 @@ class AnnotationCanvas:
             **flat_placement(image),
         )
         self._shown: Suggestion | None = None
+        self._drawn: tuple[slice, slice] | None = None
         self._choice = 0
 
     def _found(self, kind: type[Layer], name: str) -> Any:
@@ -125,11 +127,15 @@ class AnnotationCanvas:
     def _draw(self) -> None:
         if not self.has(self.suggestion):
             return
-        self.suggestion.data[...] = 0
+        if self._shown is None and self._drawn is None:
+            return  # the window is not painted for nothing
+        if self._drawn is not None:
+            self.suggestion.data[self._drawn] = 0
+        self._drawn = None
         if self._shown is not None:
-            mask = self._shown.masks[self._choice]
-            self.suggestion.data[self._shown.rows, self._shown.columns] = mask
-        self.suggestion.refresh()
+            self._drawn = (self._shown.rows, self._shown.columns)
+            self.suggestion.data[self._drawn] = self._shown.masks[self._choice]
+        refresh_values(self.suggestion)
 
     def paint(self, label: int) -> bool:
         """Put the suggestion into the annotation; napari's own undo takes it back.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QLabel
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ def card_text(report: Mapping[str, Any]) -> str:
     return "<br>".join(lines)
 
 
-class Card(QLabel):
+class Card(Words):
     """Shows how a training went.
 
     Parameters
@@ -54,12 +54,10 @@ class Card(QLabel):
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("card")
-        self.setWordWrap(True)
+        super().__init__("card", parent)
         self.setVisible(False)
 
     def show_report(self, report: Mapping[str, Any]) -> None:
         """Show the card of a training."""
-        self.setText(card_text(report))
+        self.show_rich(card_text(report))
         self.setVisible(True)

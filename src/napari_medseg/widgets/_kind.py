@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_medseg.widgets._annotated import KINDS
 from napari_medseg.widgets._combo import combo
+from napari_medseg.widgets._words import Words
 
 
 class KindChoice(QWidget):
@@ -24,8 +25,7 @@ class KindChoice(QWidget):
         super().__init__(parent)
         words = [kind.title for kind in KINDS.values()]
         self._box = combo("kind", words, "What the numbers of the annotation mean")
-        self._about = QLabel()
-        self._about.setWordWrap(True)
+        self._about = Words()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)

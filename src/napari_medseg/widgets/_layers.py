@@ -214,6 +214,11 @@ def empty_labels(layer: Image) -> LabelArray:
     return np.zeros((*stack_shape(layer), *plane_shape(layer)), np.int32)
 
 
+def refresh_values(layer: Layer) -> None:
+    """Show that values have changed; a thumbnail would cost a second painting."""
+    layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+
 def is_there(layer: Layer, viewer: ViewerModel) -> bool:
     """Tell whether a layer is still in the viewer."""
     return any(item is layer or item == layer for item in viewer.layers)

@@ -14,6 +14,7 @@ from napari_medseg.widgets._background import Background
 from napari_medseg.widgets._combo import combo
 from napari_medseg.widgets._ledger_look import FILTERS, Look, Wish, look_at
 from napari_medseg.widgets._ledger_table import LedgerTable
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,9 +63,7 @@ class LedgerPanel(QWidget):
         for place, word in enumerate(FILTERS):
             self._filter.setItemData(place, word)
         self._filter.currentIndexChanged.connect(self.refresh)
-        self._counts = QLabel()
-        self._counts.setObjectName("counts")
-        self._counts.setWordWrap(True)
+        self._counts = Words("counts")
         self.table = LedgerTable()
         self.table.chosen.connect(self.chosen)
         self.table.rows.sorting.connect(self._on_sorting)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from qtpy.QtCore import QObject, Signal
 
 from napari_medseg._types import MedsegError
@@ -25,6 +24,7 @@ from napari_medseg.widgets._reading import Reading
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import pandas as pd
     from napari.layers import Image, Labels
 
     from napari_medseg.engine import Engine
@@ -157,13 +157,15 @@ class Measurer(QObject):
 
     def _on_done(self, index: tuple[int, ...], columns: dict[str, list[Any]]) -> None:
         if self._stack is not None:
+            import pandas as pd  # long to import, and a form is opened more often
+
             place = dict(zip(self._stack.axes, index, strict=False))
             self._tables.append(described(pd.DataFrame(columns), self._stack, place))
         self._next()
 
     def _finish(self, stack: LabelStack) -> None:
         """Show the table, and say of how many objects or classes it is."""
-        table = put_together(self._tables or [pd.DataFrame()])
+        table = put_together(self._tables)
         count = 0
         if len(table):
             # by this column napari finds the row of the label under the mouse

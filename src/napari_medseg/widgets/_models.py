@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -27,6 +27,7 @@ from napari_medseg.models.registry import (
     everything_name,
 )
 from napari_medseg.models.weights import here, weights_folder
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,8 +146,7 @@ class ModelChoice(QWidget):
         self._box.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
-        self._about = QLabel()
-        self._about.setWordWrap(True)
+        self._about = Words("about the model")
         button = QPushButton("Open…")
         button.setToolTip("Open a model file (.medseg) from anywhere")
         button.clicked.connect(self._on_open_clicked)
@@ -206,7 +206,10 @@ class ModelChoice(QWidget):
         self._on_index_changed()
 
     def _on_index_changed(self) -> None:
-        self._about.setText(self._entries[self._box.currentIndex()].about)
+        entry = self._entries[self._box.currentIndex()]
+        # the box has no room for a long name
+        rich = f"<b>{html.escape(entry.title)}</b><br>{html.escape(entry.about)}"
+        self._about.show_rich(rich, f"{entry.title}\n{entry.about}")
         self.changed.emit()
 
     def _on_open_clicked(self) -> None:

@@ -10,6 +10,7 @@ from napari_medseg.widgets._layers import (
     image_of,
     is_there,
     placement,
+    refresh_values,
     slice_in_view,
 )
 
@@ -59,14 +60,26 @@ class Preview:
         self._watched = (layer, plane)
         return image_of(layer, plane)
 
+    def begin(self) -> None:
+        """Add the layer of the preview, which napari takes a moment for.
+
+        The layer that was chosen stays chosen: somebody may go on drawing on it.
+        """
+        if self._watched is None or not is_there(self._watched[0], self._viewer):
+            return
+        image, _ = self._watched
+        chosen = set(self._viewer.layers.selection)
+        self._layer = self._viewer.add_labels(
+            empty_labels(image), name=f"{image.name}: preview", **placement(image)
+        )
+        self._viewer.layers.selection = chosen
+
     def show(self, labels: Any) -> None:
         """Show labels ``(Y, X)`` of the slice, unless its layer is gone."""
         if self._watched is None or not is_there(self._watched[0], self._viewer):
             return
-        image, plane = self._watched
         if self._layer is None or not is_there(self._layer, self._viewer):
-            self._layer = self._viewer.add_labels(
-                empty_labels(image), name=f"{image.name}: preview", **placement(image)
-            )
-        plane.of(self._layer.data)[...] = labels
-        self._layer.refresh()
+            self.begin()
+        if self._layer is not None:
+            self._watched[1].of(self._layer.data)[...] = labels
+            refresh_values(self._layer)

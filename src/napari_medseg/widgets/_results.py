@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_medseg.instances import number_on
+from napari_medseg._labels import number_on
 from napari_medseg.widgets._layers import (
     class_colours,
     empty_labels,

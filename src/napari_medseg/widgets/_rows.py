@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class RowList(QListWidget):
         super().__init__(parent)
         self.setObjectName("images found")
         self.setMaximumHeight(HEIGHT)
+        # a bar would hide the last row, and what is wrong is to be read at once
+        self.setWordWrap(True)
+        self.setResizeMode(QListWidget.ResizeMode.Adjust)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
     def show_rows(self, rows: Sequence[Row]) -> str:
         """Show rows, and return in a sentence how many are good."""

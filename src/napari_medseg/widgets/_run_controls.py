@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -15,6 +14,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg.widgets._batch_run import OVERWRITE, REDO
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -72,7 +72,7 @@ class RunControls(QWidget):
         self._buttons[PAUSE].clicked.connect(self._on_pause_clicked)
         self._buttons[CANCEL].clicked.connect(self._on_cancel_clicked)
         self._bar = QProgressBar()
-        self._status, self._told = _label("status"), _label("told")
+        self._status, self._told = Words("status"), Words("told")
         row = QHBoxLayout()
         for name in (START, PAUSE, CANCEL):
             row.addWidget(self._buttons[name])
@@ -135,13 +135,6 @@ class RunControls(QWidget):
         if self._run is not None:
             self.tell(ENDING if self._run.is_watching else "Cancelling…")
             self._run.cancel()
-
-
-def _label(name: str) -> QLabel:
-    label = QLabel()
-    label.setObjectName(name)
-    label.setWordWrap(True)
-    return label
 
 
 def _button(name: str, text: str, tip: str) -> QPushButton:

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider
 
 from napari_medseg._config import to_dict
-from napari_medseg.instances import ClassConfig, ObjectConfig
+from napari_medseg.object_settings import ClassConfig, ObjectConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QGridLayout,
-    QLabel,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -33,6 +32,7 @@ from napari_medseg.widgets._kind import KindChoice
 from napari_medseg.widgets._layers import slice_in_view
 from napari_medseg.widgets._preferences import choose_sam
 from napari_medseg.widgets._suggesting import Suggester, Suggestion
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -99,9 +99,7 @@ class AnnotateWidget(QWidget):
         self._start = QPushButton("Annotate this image")
         self._start.setObjectName("start")
         self._start.clicked.connect(self._on_start_clicked)
-        self._told = QLabel()
-        self._told.setObjectName("told")
-        self._told.setWordWrap(True)
+        self._told = Words("told")
         keeper = Keeper()
         self.folder = FolderSession(viewer, keeper, self.kind, self)
         self.folder.opened.connect(self._on_opened)
@@ -139,11 +137,11 @@ class AnnotateWidget(QWidget):
         layout.addLayout(form)
         layout.addWidget(self._start)
         layout.addWidget(self._restore)
-        help_text = QLabel(
+        help_text = Words()
+        help_text.setText(
             "Click on an object; Shift+click on what does not belong to it. Draw boxes "
             "or outlines on the shapes layer. Paint as always on the annotation layer."
         )
-        help_text.setWordWrap(True)
         layout.addWidget(help_text)
         grid = QGridLayout()
         for row, (key, (name, tip)) in enumerate(KEYS.items()):

@@ -9,7 +9,6 @@ from napari.layers import Image, Labels
 from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -19,6 +18,7 @@ from napari_medseg.widgets._combo import narrow
 from napari_medseg.widgets._jobs import engine_of
 from napari_medseg.widgets._measuring import Measurer
 from napari_medseg.widgets._saving import SaveButtons
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,9 +53,7 @@ class MeasureWidget(QWidget):
         self._measurer: Measurer | None = None
         self._labels = cast("ComboBox", create_widget(annotation=Labels))
         self._image = cast("ComboBox", create_widget(annotation=Image | None))
-        self._told = QLabel()
-        self._told.setObjectName("told")
-        self._told.setWordWrap(True)
+        self._told = Words("told")
         self.files = SaveButtons(self._chosen, self._the_engine, self)
         self.files.told.connect(self._tell)
         measure = _button(

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QApplication,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -30,6 +29,7 @@ from napari_medseg.widgets._results import ResultLayers
 from napari_medseg.widgets._saving import SaveButtons
 from napari_medseg.widgets._segmenting import Order, Part, SegmentRun
 from napari_medseg.widgets._sliders import LabelSliders
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -96,9 +96,7 @@ class SegmentWidget(QWidget):
         self._cancel.setEnabled(False)
         self._bar = QProgressBar()
         self._bar.setVisible(False)
-        self._told = QLabel()
-        self._told.setObjectName("told")
-        self._told.setWordWrap(True)
+        self._told = Words("told")
         self._lay_out()
 
     def _lay_out(self) -> None:

@@ -16,13 +16,11 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_medseg._config import config_class
 from napari_medseg._types import MedsegError, Progress
@@ -30,16 +28,20 @@ from napari_medseg.models.registry import METHODS, SAMS
 from napari_medseg.models.weights import imported
 from napari_medseg.widgets._annotated import Row, pairs_of_layers, rows_of_layers
 from napari_medseg.widgets._card import Card
+from napari_medseg.widgets._combo import narrow
 from napari_medseg.widgets._command import save_annotated, train_command
 from napari_medseg.widgets._curve import Curve
+from napari_medseg.widgets._folded import Folded
 from napari_medseg.widgets._form import ConfigForm
 from napari_medseg.widgets._jobs import Activity, Relay, engine_of
 from napari_medseg.widgets._models import tuned_folder
 from napari_medseg.widgets._opening import segment_form
+from napari_medseg.widgets._paced import PacedProgress
 from napari_medseg.widgets._preferences import choose_sam, preferences
 from napari_medseg.widgets._preview import Preview
 from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -78,6 +80,8 @@ class TuneWidget(QWidget):
         self._task: Task | None = None
         self._activity: Activity | None = None
         self._preview = Preview(viewer)
+        self._paced = PacedProgress(self)
+        self._paced.shown.connect(self._show_progress)
         self._model: Path | None = None
         self._is_new = False
         self.source = Source()
@@ -95,14 +99,13 @@ class TuneWidget(QWidget):
         for name in (*SAMS, *imported()):
             self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
         choose_sam(self._sam)
+        for control in (self._method, self._sam):
+            narrow(control)
         self._list = RowList()
-        self._told = QLabel()
-        self._told.setObjectName("told")
-        self._told.setWordWrap(True)
+        self._told = Words("told")
         self._bar = QProgressBar()
-        self._form = QWidget()
         self._settings: ConfigForm | None = None
-        self._folded = QCollapsible("settings (need no touching)")
+        self._folded = Folded("settings (need no touching)", QWidget())
         self._method.currentIndexChanged.connect(self._on_method_changed)
         self._buttons = {
             name: _button(name, tip, slot)
@@ -155,6 +158,7 @@ class TuneWidget(QWidget):
         super().showEvent(event)
         self.reset_choices()
         self._take_theme()
+        self.curve.prepare()
 
     def _take_theme(self, event: Any = None) -> None:
         theme = get_theme(self._viewer.theme)
@@ -233,6 +237,7 @@ class TuneWidget(QWidget):
         self._activity = Activity("tune")
         self._task = self._the_engine().submit("train", arguments, relay)
         self._set_state(running=True)
+        self._preview.begin()
 
     def _arguments(self) -> dict[str, Any] | None:
         """Return what the job ``train`` takes; None where the list says why."""
@@ -273,16 +278,22 @@ class TuneWidget(QWidget):
         return tuned_folder() / f"{plain[:40]} {now:%Y-%m-%d %H.%M.%S}.medseg"
 
     def _on_progress(self, progress: Progress) -> None:
+        self.curve.add(progress)
+        self._paced.take(progress)
+
+    def _show_progress(self, progress: Progress) -> None:
+        """Show progress: all of it at once, since each part repaints the window."""
         self._bar.setRange(0, progress.total or 0)
         self._bar.setValue(progress.step)
         self._tell(progress.message)
-        self.curve.add(progress)
+        self.curve.draw()
         if self._activity is not None:
             self._activity.show(progress)
         if progress.preview is not None:
             self._preview.show(progress.preview)
 
     def _on_done(self, result: dict[str, Any]) -> None:
+        self._paced.flush()
         self._model = Path(result["model"])
         self.card.show_report(result["report"])
         self._is_new = True
@@ -290,6 +301,7 @@ class TuneWidget(QWidget):
 
     def _on_ended(self) -> None:
         self._task = None
+        self._paced.stop()
         if self._activity is not None:
             self._activity.close()
             self._activity = None

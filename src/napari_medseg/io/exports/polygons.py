@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from napari_medseg.io.exports._objects import crops, label_image
 
@@ -91,6 +90,8 @@ def each_outline(labels: AnyLabels) -> Iterator[tuple[int, list[Polygon]]]:
 
 def _polygons(mask: BoolArray, origin: DoubleArray) -> list[Polygon]:
     """Return the polygons of a mask whose first corner lies at ``origin`` (x, y)."""
+    from scipy import ndimage  # long to import, and forms import this module
+
     pieces, _ = ndimage.label(mask)
     exteriors: dict[int, DoubleArray] = {}
     holes: defaultdict[int, list[DoubleArray]] = defaultdict(list)
