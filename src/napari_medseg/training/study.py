@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from napari_medseg.training.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from segment_anything.modeling import Sam
@@ -49,12 +49,22 @@ if TYPE_CHECKING:
     from napari_medseg.training.conduct import Conduct
     from napari_medseg.training.goals import Goal
     from napari_medseg.training.prompt_tuning import PromptTuning
+    from napari_medseg.training.trainer import Objective
 
 IMAGES = "images"
 """Where an evaluation keeps the scores of its images."""
 
 VIEWS = {"nano": 3}
 """Changed views an image, by kind of SAM; larger ones take seconds to embed one."""
+
+
+ObjectiveFactory: TypeAlias = "Callable[[Study, Sequence[int]], Objective[Any]]"
+"""Gives how a part of a study learns, of the study and the images it trains on."""
+
+
+def supervised(study: Study, training: Sequence[int]) -> Supervised:
+    """Return the plain objective, with the weights of the study's config."""
+    return Supervised(LossConfig(study.config.cross_entropy, study.config.dice))
 
 
 class Adaptation(Protocol):
@@ -136,6 +146,9 @@ class Study:
         Views, steps, learning rate, images held out, seed and device are used.
     conduct : Conduct
         Checkpoints, when to stop, what to preview.
+    objective : callable
+        Gives how each part learns; asked once a part, after `prepare`, with the study
+        and the indices of the images that the part is trained on.
     """
 
     def __init__(
@@ -145,6 +158,7 @@ class Study:
         goal: Goal,
         config: PromptTuning,
         conduct: Conduct,
+        objective: ObjectiveFactory = supervised,
     ) -> None:
         self.started = time.monotonic()
         self.backbone = backbone
@@ -153,6 +167,7 @@ class Study:
         self.pairs = pairs = goal.pairs
         self.config = config
         self.conduct = conduct
+        self.objective = objective
         self.watched: list[View] = []
         self.device = resolve_device(config.device)
         self.normalisation = pairs.normalisation()
@@ -230,7 +245,7 @@ class Study:
             settings = replace(settings, stop_at=self.best_step)
         job = fit(
             model,
-            Supervised(LossConfig(self.config.cross_entropy, self.config.dice)),
+            self.objective(self, training),
             self.batches(training),
             settings,
             evaluate=held_out,

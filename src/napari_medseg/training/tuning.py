@@ -31,7 +31,7 @@ from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.report import Trained
 from napari_medseg.training.start import MAY_BE_KNOWN, Start, read_start
-from napari_medseg.training.study import Study
+from napari_medseg.training.study import Study, supervised
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_medseg.training.goals import Goal
     from napari_medseg.training.prompt_tuning import ObjectTuning, PromptTuning
     from napari_medseg.training.report import TrainingReport
-    from napari_medseg.training.study import Adaptation
+    from napari_medseg.training.study import Adaptation, ObjectiveFactory
 
 CONDUCT = Conduct()
 """Nothing kept, nobody to stop it, nothing to look at."""
@@ -196,7 +196,12 @@ def tune_objects(
     return (yield from _tune(goal, config, conduct))
 
 
-def study_of(goal: Goal, config: PromptTuning, conduct: Conduct = CONDUCT) -> Study:
+def study_of(
+    goal: Goal,
+    config: PromptTuning,
+    conduct: Conduct = CONDUCT,
+    objective: ObjectiveFactory = supervised,
+) -> Study:
     """Return the study of a prompt tuning, ready to run."""
     parts = isinstance(goal, ObjectGoal)
     backbone = load_backbone(config.sam)
@@ -204,7 +209,7 @@ def study_of(goal: Goal, config: PromptTuning, conduct: Conduct = CONDUCT) -> St
     if config.start_from:
         start = read_start(config.start_from, _method(parts=parts), backbone)
     adaptation = Prompts.of(config, background=parts, start=start)
-    return Study(backbone, adaptation, goal, config, conduct)
+    return Study(backbone, adaptation, goal, config, conduct, objective)
 
 
 def _tune(goal: Goal, config: PromptTuning, conduct: Conduct) -> Job[Trained]:
