@@ -95,6 +95,10 @@ class TuneWidget(QWidget):
         for name in (*SAMS, *imported()):
             self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
         choose_sam(self._sam)
+        self._about = QLabel()
+        self._about.setObjectName("about the method")
+        self._about.setWordWrap(True)
+        self._choices = QFormLayout()
         self._list = RowList()
         self._told = QLabel()
         self._told.setObjectName("told")
@@ -125,10 +129,10 @@ class TuneWidget(QWidget):
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
         layout.addWidget(self.source)
-        form = QFormLayout()
-        form.addRow("method", self._method)
-        form.addRow("SAM", self._sam)
-        layout.addLayout(form)
+        self._choices.addRow("method", self._method)
+        self._choices.addRow(self._about)
+        self._choices.addRow("SAM", self._sam)
+        layout.addLayout(self._choices)
         layout.addWidget(self._folded)
         for names in (
             ("Check", "Tune", "Copy as command"),
@@ -172,7 +176,8 @@ class TuneWidget(QWidget):
         values = self._settings.values() if self._settings else {}
         device = preferences().device
         chosen = {} if device == "auto" else {"device": device}
-        return {"sam": self._sam.currentData(), **chosen, **values}
+        base = {"sam": self._sam.currentData()} if self._has_sam else {}
+        return {**base, **chosen, **values}
 
     def set_config(self, values: dict[str, Any]) -> None:
         """Show settings in the form."""
@@ -183,8 +188,16 @@ class TuneWidget(QWidget):
         if self._settings is not None:
             self._folded.removeWidget(self._settings)
             self._settings.deleteLater()
-        self._settings = ConfigForm(config_class(METHODS[self.method].config), OWN)
+        entry = METHODS[self.method]
+        self._settings = ConfigForm(config_class(entry.config), OWN)
         self._folded.addWidget(self._settings)
+        self._about.setText(entry.description)
+        self._choices.setRowVisible(self._sam, self._has_sam)
+
+    @property
+    def _has_sam(self) -> bool:
+        """Whether the method tunes a SAM."""
+        return not METHODS[self.method].trains
 
     # --------------------------------------------------------------------- check
 
