@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from napari_medseg.training.study import Study
+    from napari_medseg.training.study import AnyStudy
 
 SIZE = 64
 
@@ -247,7 +247,7 @@ def test_encoder_prompts(sam: str) -> None:
     """Both sets of prompts are trained, and nothing else of SAM changes."""
     settings = {"encoder_prompts": 2, "steps": 2, "batch": 2, "validate": 1}
     study = study_of(ClassGoal(pairs(3)), config(sam, **settings))
-    state = study.backbone.sam.state_dict()
+    state = study.learner.backbone.sam.state_dict()
     before = {name: item.clone() for name, item in state.items()}
     finish(study.prepare())
     (split,) = study.splits
@@ -267,7 +267,7 @@ def test_a_study_learns_by_the_objective_that_it_is_given(sam: str) -> None:
     """Asked once a part, with the images of the part; its loss is what is trained."""
     asked: list[tuple[int, ...]] = []
 
-    def objective(study: Study, training: Sequence[int]) -> Supervised:
+    def objective(study: AnyStudy, training: Sequence[int]) -> Supervised:
         asked.append(tuple(training))
         return Supervised(LossConfig(0.0, 0.0))
 
