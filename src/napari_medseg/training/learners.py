@@ -65,7 +65,7 @@ class Learner(Protocol):
         ...
 
     def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
-        """Return what the trained module takes of a window ``(C, S, S)``, to keep."""
+        """Return what is kept of a window ``(C, S, S)``; asked only if that is so."""
         ...
 
     def build(

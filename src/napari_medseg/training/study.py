@@ -189,6 +189,8 @@ class Study(Generic[LearnerT, SettingsT]):
         yield Progress(total, total, "embedded")
 
     def _prepared(self, view: View) -> View:
+        if not self.learner.keeps_inputs:
+            return view
         return view._replace(inputs=self.learner.prepare(view.inputs, self.device))
 
     def model(self) -> nn.Module:
