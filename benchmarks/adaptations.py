@@ -1,7 +1,7 @@
 """Ways to adapt a SAM to annotated images: each is a choice of what is trained.
 
 All of them go through the package's own study (views, held-out images, best step);
-see `napari_medseg.training.study.Adaptation`.
+see `napari_medseg.training.learners.Adaptation`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from napari_medseg.training.tuning import Prompts
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
-    from napari_medseg.training.study import Adaptation
+    from napari_medseg.training.learners import Adaptation
 
 RANK = 4
 """Rank of LoRA's two matrices, as in SAMed and CellSeg1."""

@@ -36,12 +36,13 @@ from unet import train_unet
 
 from napari_medseg import metrics
 from napari_medseg._types import AnySegmenter, Prediction, default_classes, finish
-from napari_medseg.demo import better_otsu
 from napari_medseg.inference import Plan, open_segmenter, predict_probabilities
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.prompts import PromptedSam, trained_count
+from napari_medseg.training.baseline import better_otsu
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal
+from napari_medseg.training.learners import AdaptedSam
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.splits import HOLD_OUT_FROM
 from napari_medseg.training.study import Study
@@ -99,8 +100,8 @@ class StudiedSegmenter:
     def predict(self, image: np.ndarray) -> Prediction:
         """Segment an image ``float32 (C, Y, X)``."""
         study, network = self.study, self.study.trained
-        if study.adaptation.keeps_embeddings:
-            network = PromptedSam(study.backbone.sam.image_encoder, network)
+        if isinstance(study.learner, AdaptedSam) and study.learner.keeps_inputs:
+            network = PromptedSam(study.learner.backbone.sam.image_encoder, network)
         probabilities, note = predict_probabilities(
             image,
             network.eval(),
@@ -249,10 +250,10 @@ def studied(way: Way, pairs: Any, seconds: float, seed: int) -> Study:
         validate=None if len(pairs) >= HOLD_OUT_FROM else 0,
         seed=seed,
     )
-    backbone = load_backbone(config.sam)
+    learner = AdaptedSam(load_backbone(config.sam), way.adaptation)
 
     def begin(config: PromptTuning) -> Study:
-        return Study(backbone, way.adaptation, ClassGoal(pairs), config, Conduct())
+        return Study(learner, ClassGoal(pairs), config, Conduct())
 
     study = begin(config)
     if seconds:
@@ -275,7 +276,7 @@ def probe(study: Study) -> float:
     if split is None:
         return step
     began = time.process_time()
-    study.score(model.eval(), split.held_out[:1])
+    study.score(model, split.held_out[:1])
     evaluation = (time.process_time() - began) * len(split.held_out)
     return step + evaluation * EVALUATIONS / PromptTuning().steps
 

@@ -29,10 +29,10 @@ from unet import train_unet
 from napari_medseg import metrics
 from napari_medseg._types import finish
 from napari_medseg.batch import segment_files
-from napari_medseg.demo import better_otsu
 from napari_medseg.evaluation import evaluate_folders
 from napari_medseg.io import model_file
 from napari_medseg.io.pairs import read_pairs
+from napari_medseg.training.baseline import better_otsu
 from napari_medseg.training.pack import is_held_out
 
 SETS = {

@@ -29,11 +29,11 @@ from train_nano import SETS as NANO_SETS
 from napari_medseg import PromptTuning, load, metrics, read_pairs
 from napari_medseg._types import AnySegmenter, finish
 from napari_medseg.api import train_job
-from napari_medseg.demo import better_otsu
 from napari_medseg.inference import Segmenter
 from napari_medseg.io import model_file
 from napari_medseg.io.pairs import Pairs
 from napari_medseg.models.registry import SPECIALISTS
+from napari_medseg.training.baseline import better_otsu
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.pack import is_held_out
 

@@ -17,16 +17,15 @@ from napari_medseg import demo, load
 from napari_medseg._types import InputError, Prediction, default_classes, finish
 from napari_medseg.demo import (
     TaskResult,
-    better_otsu,
     folder_task,
     generated_tasks,
-    mean_dice,
     overlay,
     run_demo,
 )
 from napari_medseg.io.pairs import Pair, gather
 from napari_medseg.models.classical import Otsu
 from napari_medseg.samples import TWO_KINDS, make_two_kinds
+from napari_medseg.training.baseline import better_otsu, mean_dice
 from napari_medseg.training.prompt_tuning import PromptTuning
 
 if TYPE_CHECKING:

@@ -35,6 +35,7 @@ from napari_medseg.io.model_file import ModelCard, ModelFile, save
 from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.framing import Framing
+from napari_medseg.models.med2d import Med2dSegNet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,6 +112,35 @@ def test_bioimageio_finds_the_package_valid(
     assert exported.warnings == ()
 
 
+def test_a_network_trained_whole_is_exported_too(spec: Any, tmp_path: Path) -> None:
+    """Its two channels are its inputs, and no SAM is spoken of."""
+    card = ModelCard(
+        kind="med2d",
+        title="Med-2D SegNet, 4 images",
+        classes=default_classes(2),
+        normalisation=to_dict(Normalisation.of_all_channels(2)),
+        scores={"held_out": SCORE, "untuned": None, "otsu": UNTUNED},
+        framing=to_dict(Framing(tile=64, size=64)),
+    )
+    network = Med2dSegNet(2, 2)
+    tensors = {
+        name: item.contiguous().numpy() for name, item in network.state_dict().items()
+    }
+    model = save(tmp_path / "small.medseg", ModelFile(card, tensors))
+    job = export_bioimageio(model, tmp_path / "small.zip", authors=["A. Müller"])
+    package = spec.load_description(finish(job).path, perform_io_checks=True)
+    assert package.validation_summary.status == "valid-format"
+    channels = package.inputs[0].axes[1].channel_names
+    assert [str(name) for name in channels] == [
+        "first_is_channel_0",
+        "second_is_channel_1",
+    ]
+    assert [str(entry.doi) for entry in package.cite] == ["10.48550/arXiv.2504.14715"]
+    readme = exchange._readme.readme(load(model, "cpu"))
+    assert "Otsu's threshold: Dice 0.300" in readme
+    assert "SAM" not in readme
+
+
 def test_bioimageio_ran_the_network_where_it_can(exported: exchange.Exported) -> None:
     can = importlib.util.find_spec("bioimageio.core") is not None
     assert exported.tested is can
@@ -183,9 +213,9 @@ def test_the_readme_says_what_one_must_know(model: Path) -> None:
         "# PTSAM on Zellkerne (größer), 16 images",
         "**Beware of the dog.**",
         "Held-out Dice 0.900, IoU 0.820 on 4 images",
-        "untuned SAM: Dice 0.300",
+        "SAM untuned: Dice 0.300",
         "Annotated images: 16",
-        "channels 0, 0 and 0, counted from 0: a grey image is given three times",
+        "channels 0, 0, 0, counted from 0: a grey image is given 3 times",
         "percentile 2 becomes 0 and percentile 98 becomes 1 (each by itself)",
         "160 × 160 pixels",
         "## Validation",

@@ -133,7 +133,7 @@ def test_missing_channel_gets_a_sentence() -> None:
         {"lower": -1.0},
         {"upper": 101.0},
         {"lower": 60.0, "upper": 40.0},
-        {"channels": (0, 1)},
+        {"channels": ()},
         {"channels": (0, 1, -1)},
     ],
 )

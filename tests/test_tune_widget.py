@@ -293,6 +293,29 @@ def test_another_method_has_another_form(viewer: Any) -> None:
     assert arguments["config"] == {"sam": "nano", "border": 3.0}
 
 
+def test_a_network_from_scratch_has_no_sam(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.widget.show()
+    methods = form.widget.findChild(object, "method")
+    base = form.widget.findChild(object, "sam")
+    assert not base.isHidden()
+    methods.setCurrentIndex(methods.findData("med2d"))
+    assert base.isHidden()
+    about = form.widget.findChild(QLabel, "about the method")
+    assert "from scratch" in about.text()
+    form.widget.set_config({"window": 128})
+    form.press("Tune")
+    arguments = form.engine.jobs[0][1]
+    assert arguments["method"] == "med2d"
+    assert arguments["config"] == {"window": 128}
+
+
+def test_the_card_of_a_network_names_a_threshold_and_no_sam() -> None:
+    text = card_text(REPORT | {"untuned_scores": None, "otsu": 0.712})
+    assert "Otsu's threshold: 0.71" in text
+    assert "SAM" not in text
+
+
 def test_the_plot_follows_the_theme(viewer: Any) -> None:
     form = with_layers(viewer, FakeEngine())
     form.widget.show()

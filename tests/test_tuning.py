@@ -20,12 +20,15 @@ from napari_medseg.training.goals import ClassGoal
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.report import Trained, TrainingReport, warnings_of
 from napari_medseg.training.scoring import Score, Summary, score_image
+from napari_medseg.training.supervised import LossConfig, Supervised
 from napari_medseg.training.tuning import model_file_of, study_of, tune
 from napari_medseg.training.views import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from napari_medseg.training.study import AnyStudy
 
 SIZE = 64
 
@@ -244,7 +247,7 @@ def test_encoder_prompts(sam: str) -> None:
     """Both sets of prompts are trained, and nothing else of SAM changes."""
     settings = {"encoder_prompts": 2, "steps": 2, "batch": 2, "validate": 1}
     study = study_of(ClassGoal(pairs(3)), config(sam, **settings))
-    state = study.backbone.sam.state_dict()
+    state = study.learner.backbone.sam.state_dict()
     before = {name: item.clone() for name, item in state.items()}
     finish(study.prepare())
     (split,) = study.splits
@@ -258,6 +261,22 @@ def test_encoder_prompts(sam: str) -> None:
     assert report.untuned is not None
     again = train(pairs(3), sam, **settings).model_file.tensors
     assert all(np.array_equal(tensors[name], again[name]) for name in again)
+
+
+def test_a_study_learns_by_the_objective_that_it_is_given(sam: str) -> None:
+    """Asked once a part, with the images of the part; its loss is what is trained."""
+    asked: list[tuple[int, ...]] = []
+
+    def objective(study: AnyStudy, training: Sequence[int]) -> Supervised:
+        asked.append(tuple(training))
+        return Supervised(LossConfig(0.0, 0.0))
+
+    settings = config(sam, steps=2, learning_rate=0.1)
+    study = study_of(ClassGoal(pairs(3)), settings, objective=objective)
+    finish(study.run())
+    assert asked == [*(split.training for split in study.splits), (0, 1, 2)]
+    fresh = study.model().get_parameter("prompts")
+    assert torch.equal(study.trained.get_parameter("prompts"), fresh)
 
 
 def test_card_holds_no_local_path(sam: str) -> None:

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from napari_medseg.inference import Segmenter
     from napari_medseg.io.images import read_image
     from napari_medseg.io.pairs import read_pairs
+    from napari_medseg.training.network_training import Med2dObjects, Med2dTraining
     from napari_medseg.training.prompt_tuning import ObjectTuning, PromptTuning
 
 __all__ = [
+    "Med2dObjects",
+    "Med2dTraining",
     "ObjectTuning",
     "PromptTuning",
     "Segmenter",
@@ -31,6 +34,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Med2dObjects": "napari_medseg.training.network_training",
+    "Med2dTraining": "napari_medseg.training.network_training",
     "ObjectTuning": "napari_medseg.training.prompt_tuning",
     "PromptTuning": "napari_medseg.training.prompt_tuning",
     "Segmenter": "napari_medseg.inference",

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medseg import metrics
 from napari_medseg._types import InputError, Job, Progress
 from napari_medseg.api import train_job
 from napari_medseg.inference import Segmenter
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.io.pairs import Pair, Pairs, gather, read_pairs
-from napari_medseg.models.classical import Otsu
 from napari_medseg.samples import TWO_KINDS, make_two_kinds
+from napari_medseg.training.baseline import better_otsu, mean_dice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,35 +217,6 @@ def _named(job: Job[Any], name: str) -> Job[Any]:
             return done.value
         message = f"{name}: {progress.message}"
         yield Progress(progress.step, progress.total, message, progress.metrics)
-
-
-def mean_dice(segmenter: AnySegmenter, pairs: Pairs) -> float:
-    """Return the mean Dice of the foreground of some pairs.
-
-    Parameters
-    ----------
-    segmenter : AnySegmenter
-        What to measure.
-    pairs : Pairs
-        Annotated images; unlabelled pixels do not count.
-
-    Returns
-    -------
-    float
-        From 0 to 1.
-    """
-    scores = []
-    for index, pair in enumerate(pairs):
-        target = pairs.targets(index)
-        found = segmenter.predict(pair.image).labels
-        known = target >= 0
-        scores.append(metrics.dice(found[known] > 0, target[known] > 0))
-    return float(np.mean(scores))
-
-
-def better_otsu(pairs: Pairs) -> Otsu:
-    """Return Otsu's threshold for bright or for dark objects, by the training pairs."""
-    return max((Otsu(), Otsu(dark=True)), key=lambda otsu: mean_dice(otsu, pairs))
 
 
 def write_overlays(segmenter: AnySegmenter, task: Task, out: Path) -> None:

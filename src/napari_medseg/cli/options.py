@@ -11,7 +11,7 @@ import typer
 from napari_medseg._config import config_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from _typeshed import DataclassInstance
 
@@ -47,11 +47,11 @@ def with_config_options(
             if item.kind is not item.VAR_KEYWORD
         ]
         taken = {item.name for item in named}
-        added: dict[str, inspect.Parameter] = {}
-        for home in homes:
-            for name, parameter in _parameters(config_class(home)).items():
-                if name not in taken:
-                    added.setdefault(name, parameter)
+        added = {
+            name: parameter
+            for name, parameter in _parameters(map(config_class, homes)).items()
+            if name not in taken
+        }
 
         def run(**given: Any) -> None:
             offered = {name: given.pop(name, None) for name in added}
@@ -71,30 +71,44 @@ def with_config_options(
     return decorate
 
 
-def _parameters(kind: type[DataclassInstance]) -> dict[str, inspect.Parameter]:
+def _parameters(
+    kinds: Iterable[type[DataclassInstance]],
+) -> dict[str, inspect.Parameter]:
     """Return an optional parameter for each field that an option can hold."""
-    hints = get_type_hints(kind)
+    scalars: dict[str, type] = {}
+    alike: dict[str, list[dataclasses.Field[Any]]] = {}
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        for item in dataclasses.fields(kind):
+            scalar = _scalar(hints[item.name])
+            if scalar is not None:
+                scalars.setdefault(item.name, scalar)
+                alike.setdefault(item.name, []).append(item)
     found = {}
-    for item in dataclasses.fields(kind):
-        scalar = _scalar(hints[item.name])
-        if scalar is None:
-            continue
-        help_text = item.metadata.get("help", "")
-        if item.default is not None:
-            help_text = f"{help_text} (default: {item.default})"
+    for name, items in alike.items():
+        number = scalars[name] in (int, float)
         option = typer.Option(
-            help=help_text,
-            min=item.metadata.get("ge") if scalar in (int, float) else None,
-            max=item.metadata.get("le") if scalar in (int, float) else None,
+            help=_help(items),
+            min=items[0].metadata.get("ge") if number else None,
+            max=items[0].metadata.get("le") if number else None,
             show_default=False,
         )
-        found[item.name] = inspect.Parameter(
-            item.name,
+        found[name] = inspect.Parameter(
+            name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[scalar | None, option],
+            annotation=Annotated[scalars[name] | None, option],
         )
     return found
+
+
+def _help(items: Sequence[dataclasses.Field[Any]]) -> str:
+    """Return the help of fields of one name, in which configs may differ."""
+    texts = dict.fromkeys(item.metadata.get("help", "") for item in items)
+    defaults = dict.fromkeys(item.default for item in items)
+    shown = " or ".join(str(each) for each in defaults if each is not None)
+    by_method = ", by method" if len(defaults) > 1 else ""
+    return " / ".join(texts) + (f" (default: {shown}{by_method})" if shown else "")
 
 
 def _scalar(hint: Any) -> type | None:

@@ -170,10 +170,14 @@ def _check_out(out: Path, config: Path | None, *, overwrite: bool) -> Path:
 def _print_training(report: Any, out: Path, run_path: Path) -> None:
     """Say how a training went."""
     if report.held_out is not None:
-        tuned, untuned = report.held_out, report.untuned
+        tuned = report.held_out
+        other = ""
+        if report.compared is not None:
+            name, scores = report.compared
+            other = f" ({name}: {scores.dice:.3f})"
         typer.echo(
             f"Held-out Dice {tuned.dice:.3f} ± {tuned.dice_sd:.3f} on {tuned.images} "
-            f"images that were not trained on (untuned SAM: {untuned.dice:.3f})."
+            f"images that were not trained on{other}."
         )
     for warning in report.warnings:
         typer.echo(f"Warning: {warning}", err=True)

@@ -25,7 +25,7 @@ UNKNOWN_AUTHOR = "unknown"
 """Author where none is given; the standard wants one."""
 
 CITATIONS = {
-    "": (
+    "sam": (
         "Kirillov et al., Segment Anything, ICCV 2023 (arXiv 2304.02643)",
         "10.48550/arXiv.2304.02643",
     ),
@@ -35,8 +35,12 @@ CITATIONS = {
         "(arXiv 2504.16739)",
         "10.1109/CVPRW67362.2025.00455",
     ),
+    "med2d": (
+        "Sabrin et al., Med-2D SegNet (arXiv 2504.14715)",
+        "10.48550/arXiv.2504.14715",
+    ),
 }
-"""Text and DOI of what to cite: for every model, and by kind of model."""
+"""Text and DOI of what to cite: for what has a SAM underneath, and by kind."""
 
 
 def describe(segmenter: Segmenter, authors: Sequence[str] = ()) -> dict[str, Any]:
@@ -71,12 +75,11 @@ def describe(segmenter: Segmenter, authors: Sequence[str] = ()) -> dict[str, Any
         "license": known_licence(card.licence),
         "cite": [
             {"text": text, "doi": doi}
-            for kind, (text, doi) in CITATIONS.items()
-            if kind in ("", card.kind)
+            for text, doi in (CITATIONS[name] for name in _sources(card))
         ],
         "tags": [
-            *("2d", "pytorch", "semantic-segmentation"),
-            *("segment-anything", "fine-tuning", "napari-medseg"),
+            *("2d", "pytorch", "semantic-segmentation", "napari-medseg"),
+            *(("segment-anything", "fine-tuning") if card.base else ()),
         ],
         "documentation": {"source": "README.md"},
         "covers": [{"source": "cover.png"}],
@@ -103,6 +106,12 @@ def describe(segmenter: Segmenter, authors: Sequence[str] = ()) -> dict[str, Any
     }
 
 
+def _sources(card: ModelCard) -> list[str]:
+    """Return which of the citations a model asks for."""
+    method = card.kind.removesuffix("-objects")
+    return [*(["sam"] if card.base else []), *([method] if method in CITATIONS else [])]
+
+
 def _input(segmenter: Segmenter) -> dict[str, Any]:
     """Describe the input, and how it is normalised."""
     usual, tile = segmenter.normalisation, segmenter.plan.framing.tile
@@ -119,12 +128,12 @@ def _input(segmenter: Segmenter) -> dict[str, Any]:
     names = [
         f"{place}_is_channel_{channel}"
         for place, channel in zip(
-            ("first", "second", "third"), usual.channels, strict=True
+            _places(len(usual.channels)), usual.channels, strict=True
         )
     ]
     return {
         "id": "image",
-        "description": "Three channels of the image; the README says which.",
+        "description": "Channels of the image; the README says which.",
         "axes": [
             {"type": "batch", "size": 1},
             {"type": "channel", "channel_names": names},
@@ -138,6 +147,13 @@ def _input(segmenter: Segmenter) -> dict[str, Any]:
         ],
         "test_tensor": {"source": "test_input.npy"},
     }
+
+
+def _places(count: int) -> list[str]:
+    """Return names for so many inputs."""
+    return ["first", "second", "third", *(f"input_{i}" for i in range(4, count + 1))][
+        :count
+    ]
 
 
 def _output(segmenter: Segmenter) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def known_licence(licence: str) -> str | None:
 
 def score(card: ModelCard) -> str:
     """Say how a model did on images that it was not tuned on."""
-    held_out, untuned = card.scores.get("held_out"), card.scores.get("untuned")
+    held_out, other = card.scores.get("held_out"), _compared(card)
     if not held_out:
         return "There is no held-out score."
     count = held_out["images"]
@@ -32,24 +32,31 @@ def score(card: ModelCard) -> str:
         f"Held-out Dice {held_out['dice']:.3f}, IoU {held_out['iou']:.3f} on {count} "
         f"image{'s' * (count != 1)} that it was not tuned on"
     )
-    return (
-        f"{text} (untuned SAM: Dice {untuned['dice']:.3f})." if untuned else f"{text}."
-    )
+    return f"{text} ({other[0]}: Dice {other[1]:.3f})." if other else f"{text}."
+
+
+def _compared(card: ModelCard) -> tuple[str, float] | None:
+    """Return what a model was compared with, in words, and its Dice."""
+    for field, name in (("untuned", "SAM untuned"), ("otsu", "Otsu's threshold")):
+        scores = card.scores.get(field)
+        if scores:
+            return name, scores["dice"]
+    return None
 
 
 def cautions_of(card: ModelCard, authors: Sequence[str]) -> list[str]:
     """Return what to know before a model is shared or trusted."""
     found = []
-    held_out, untuned = card.scores.get("held_out"), card.scores.get("untuned")
+    held_out, other = card.scores.get("held_out"), _compared(card)
     if not held_out:
         found.append(
             "There is no held-out score: look at the result on other images before "
             "you trust it."
         )
-    elif untuned and held_out["dice"] - untuned["dice"] <= NO_BETTER:
+    elif other and held_out["dice"] - other[1] <= NO_BETTER:
         found.append(
-            f"The tuned model (Dice {held_out['dice']:.2f}) is no better than SAM "
-            f"untuned ({untuned['dice']:.2f}) on the held-out images."
+            f"The tuned model (Dice {held_out['dice']:.2f}) is no better than "
+            f"{other[0]} ({other[1]:.2f}) on the held-out images."
         )
     if known_licence(card.licence) is None:
         found.append(

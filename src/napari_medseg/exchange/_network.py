@@ -56,7 +56,7 @@ class ExportedNetwork(nn.Module):
         Parameters
         ----------
         images : Tensor
-            ``(B, 3, tile, tile)`` in [0, 1].
+            ``(B, C, tile, tile)`` in [0, 1].
 
         Returns
         -------
@@ -92,7 +92,8 @@ def write_network(segmenter: Segmenter, folder: Path) -> None:
             "exported: it is not a network."
         )
     network = ExportedNetwork(segmenter.network, segmenter.plan.framing).eval()
-    image = example_image(segmenter.plan.framing.tile)
+    channels = len(segmenter.normalisation.channels)
+    image = example_image(segmenter.plan.framing.tile, channels)
     inputs = torch.from_numpy(_prepared(image, segmenter.normalisation))[None]
     with torch.no_grad():
         wanted = network(inputs)
@@ -109,16 +110,17 @@ def write_network(segmenter: Segmenter, folder: Path) -> None:
     _write_cover(image, wanted[0].numpy(), folder / "cover.png")
 
 
-def example_image(tile: int) -> FloatArray:
-    """Return a generated image ``float32 (3, tile, tile)``, grey levels 0 to 255."""
+def example_image(tile: int, channels: int = 3) -> FloatArray:
+    """Return a generated image ``float32 (C, tile, tile)``, grey levels 0 to 255."""
     scene = two_kinds_scene(np.random.default_rng(0), tile)
-    image: FloatArray = np.repeat(scene.image[:1].astype(np.float32), 3, axis=0)
+    image: FloatArray = np.repeat(scene.image[:1].astype(np.float32), channels, axis=0)
     return image
 
 
 def _prepared(image: FloatArray, usual: Normalisation) -> FloatArray:
     """Scale an image whose channels are the model's inputs already."""
-    own = Normalisation((0, 1, 2), usual.lower, usual.upper, usual.joint)
+    channels = tuple(range(len(usual.channels)))
+    own = Normalisation(channels, usual.lower, usual.upper, usual.joint)
     return normalise(image, own)
 
 

@@ -74,12 +74,14 @@ _ORIGINAL = (
 def _how_to_prepare(segmenter: Segmenter) -> str:
     """Say what the network expects of an image."""
     usual, framing = segmenter.normalisation, segmenter.plan.framing
-    first, second, third = usual.channels
-    alike = "all three together" if usual.joint else "each by itself"
-    grey = ": a grey image is given three times" if first == second == third else ""
+    count = len(usual.channels)
+    listed = ", ".join(map(str, usual.channels))
+    alike = "all of them together" if usual.joint else "each by itself"
+    grey = count > 1 and len(set(usual.channels)) == 1
+    again = f": a grey image is given {count} times" if grey else ""
     lines = [
-        f"Three channels. In the training images they were the channels {first}, "
-        f"{second} and {third}, counted from 0{grey}.",
+        f"So many channels: {count}. In the training images they were the channels "
+        f"{listed}, counted from 0{again}.",
         f"Values are scaled so that percentile {usual.lower:g} becomes 0 and "
         f"percentile {usual.upper:g} becomes 1 ({alike}), and cut off there. "
         "BioImage.IO's programs do it by themselves. napari-medseg takes the "

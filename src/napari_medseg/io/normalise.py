@@ -1,4 +1,4 @@
-"""From any image to the three inputs of a model, each in [0, 1]."""
+"""From any image to the inputs of a model, each in [0, 1]: three for a SAM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Limits: TypeAlias = tuple[tuple[float, float], ...]
-"""For each of the three inputs, the values that become 0 and 1."""
+"""For each of the inputs, the values that become 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Normalisation:
     Attributes
     ----------
     channels : tuple of int
-        The image channel that feeds each of the model's three inputs.
+        The image channel that feeds each of the model's inputs.
     lower, upper : float
         Percentiles of the finite values that become 0 and 1.
     joint : bool
@@ -34,7 +34,7 @@ class Normalisation:
     """
 
     channels: tuple[int, ...] = setting(
-        (0, 0, 0), "Image channel (from 0) for each of the model's three inputs."
+        (0, 0, 0), "Image channel (from 0) for each of the model's inputs."
     )
     lower: float = setting(
         1.0, "Percentage of the darkest pixels that become black.", ge=0, le=100
@@ -51,9 +51,10 @@ class Normalisation:
         whole = all(
             isinstance(channel, int) and channel >= 0 for channel in self.channels
         )
-        if len(self.channels) != 3 or not whole:
+        if not self.channels or not whole:
             raise InputError(
-                f"channels is {self.channels}; it must be three whole numbers from 0."
+                f"channels is {self.channels}; it must be whole numbers from 0, one "
+                "for each input of the model."
             )
         if self.lower >= self.upper:
             raise InputError(
@@ -62,8 +63,28 @@ class Normalisation:
             )
 
     @classmethod
+    def of_all_channels(cls, count: int, rgb: bool = False) -> Normalisation:
+        """Return the choice that shows a model every channel once.
+
+        Parameters
+        ----------
+        count : int
+            Number of channels of the images.
+        rgb : bool
+            Whether the first three are red, green and blue, which are scaled alike;
+            what follows them (transparency) is left out.
+
+        Returns
+        -------
+        Normalisation
+            Of ``count`` inputs, or of three for colours.
+        """
+        colours = rgb and count >= 3
+        return cls(channels=tuple(range(3 if colours else count)), joint=colours)
+
+    @classmethod
     def for_channels(cls, count: int, rgb: bool = False) -> Normalisation:
-        """Return the usual choice for images of so many channels.
+        """Return the usual choice of three for images of so many channels.
 
         Parameters
         ----------
@@ -105,7 +126,7 @@ def limits(image: FloatArray, normalisation: Normalisation) -> Limits:
     Returns
     -------
     tuple of (float, float)
-        Low and high for each of the three inputs; equal where a channel is
+        Low and high for each of the inputs; equal where a channel is
         constant or has no finite value.
 
     Raises
@@ -143,7 +164,7 @@ def apply_limits(
     Returns
     -------
     ndarray
-        ``float32 (3, y, x)`` in [0, 1]; NaN is 0, infinity 1.
+        ``float32 (I, y, x)`` in [0, 1], I inputs; NaN is 0, infinity 1.
 
     Raises
     ------
@@ -160,7 +181,7 @@ def apply_limits(
 
 
 def normalise(image: FloatArray, normalisation: Normalisation) -> FloatArray:
-    """Turn an image into the three inputs of a model.
+    """Turn an image into the inputs of a model.
 
     Parameters
     ----------
@@ -172,7 +193,8 @@ def normalise(image: FloatArray, normalisation: Normalisation) -> FloatArray:
     Returns
     -------
     ndarray
-        ``float32 (3, Y, X)`` in [0, 1]. NaN is 0, infinity 1, a constant channel 0.
+        ``float32 (I, Y, X)`` in [0, 1], I inputs. NaN is 0, infinity 1, a constant
+        channel 0.
 
     Raises
     ------

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from napari_medseg._types import ModelFileError
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import load_base
+from napari_medseg.models.registry import PARTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 PROMPTS = 8
 """Prompts a class, and prompts a block of the image encoder, in the paper."""
 
-PARTS = 3
-"""Prompt sets that tell objects apart: background, interior, border."""
+SAM_CHANNELS = 3
+"""Channels that every SAM sees."""
 
 PROMPT_STD = 0.3
 """Standard deviation of fresh decoder prompts, near that of SAM's own tokens."""
@@ -353,6 +354,8 @@ def _prompted(
 ) -> PromptedSam:
     """Build a SAM with the prompts of a model file, ``sets`` of them."""
     card, tensors = model_file.card, model_file.tensors
+    if len(card.normalisation.get("channels", ())) not in (0, SAM_CHANNELS):
+        raise _misshapen("channels")
     sam = load_base(card.base, base).sam
     prompts = tensors.get("decoder_prompts")
     width = sam.mask_decoder.transformer_dim

@@ -135,6 +135,8 @@ class MethodEntry:
         Module and function that build the network from a model file.
     parts : bool
         Whether the network's classes are background, interior and border of objects.
+    trains : str
+        The network of `NETWORKS` that is trained whole; empty where a SAM is tuned.
     """
 
     name: str
@@ -144,6 +146,29 @@ class MethodEntry:
     train: tuple[str, str]
     network: tuple[str, str]
     parts: bool = False
+    trains: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkEntry:
+    """One network that is trained whole: its name, what it is for, where its code is.
+
+    Attributes
+    ----------
+    name : str
+        Name in configs.
+    title : str
+        Name shown to the user.
+    description : str
+        What it is for, in one line.
+    home : tuple of str
+        Module and class, a `napari_medseg.models.networks.Network`.
+    """
+
+    name: str
+    title: str
+    description: str
+    home: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +392,18 @@ EVERYTHING = EverythingEntry(
 )
 """All objects at once, by any SAM."""
 
+NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
+    {
+        "med2d": NetworkEntry(
+            name="med2d",
+            title="Med-2D SegNet",
+            description="Two million parameters, quick on a processor.",
+            home=("napari_medseg.models.med2d", "Med2dSegNet"),
+        ),
+    }
+)
+"""Every network that is trained whole, by name."""
+
 METHODS: Mapping[str, MethodEntry] = MappingProxyType(
     {
         "ptsam": MethodEntry(
@@ -388,9 +425,33 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             network=("napari_medseg.models.prompts", "parts_from_model_file"),
             parts=True,
         ),
+        "med2d": MethodEntry(
+            name="med2d",
+            title="Small network (Med-2D SegNet)",
+            description="Trains two million numbers from scratch, without any SAM, on "
+            "all channels of the images; the result is a file of 8 MB.",
+            config=("napari_medseg.training.network_training", "Med2dTraining"),
+            train=("napari_medseg.training.whole", "train_network"),
+            network=("napari_medseg.models.networks", "from_model_file"),
+            trains="med2d",
+        ),
+        "med2d-objects": MethodEntry(
+            name="med2d-objects",
+            title="Small network for touching objects",
+            description="The small network, trained for background, interior and "
+            "border, so that touching cells are told apart.",
+            config=("napari_medseg.training.network_training", "Med2dObjects"),
+            train=("napari_medseg.training.whole", "train_objects"),
+            network=("napari_medseg.models.networks", "from_model_file"),
+            parts=True,
+            trains="med2d",
+        ),
     }
 )
 """Every training method by name."""
+
+PARTS = 3
+"""Outputs of a network that parts objects: background, interior and border."""
 
 
 def lookup(name: str) -> SamEntry:

@@ -133,7 +133,8 @@ def standardise(images: Tensor) -> Tensor:
     Parameters
     ----------
     images : Tensor
-        ``(B, 3, H, W)`` in [0, 1].
+        ``(B, C, H, W)`` in [0, 1]. With other than three channels, which only
+        networks of their own take, all get the average of the three colours.
 
     Returns
     -------
@@ -142,6 +143,8 @@ def standardise(images: Tensor) -> Tensor:
     """
     mean = images.new_tensor(PIXEL_MEAN).view(1, 3, 1, 1)
     std = images.new_tensor(PIXEL_STD).view(1, 3, 1, 1)
+    if images.shape[1] != len(PIXEL_MEAN):
+        mean, std = mean.mean(), std.mean()
     return (images * 255.0 - mean) / std
 
 

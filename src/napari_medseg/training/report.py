@@ -29,13 +29,17 @@ class TrainingReport:
         Steps done in the last part of the run, and the step that was kept.
     held_out, untuned : Summary or None
         Scores on images that were not trained on, of the tuned model and of SAM
-        without any prompt; None where no image could be held out.
+        without any prompt; None where no image could be held out, and ``untuned`` for
+        a network from scratch, which has no untuned self.
     images : int
         Images given.
     warnings : tuple of str
         Sentences the user should read.
     history : list of dict
         Held-out figures by step.
+    otsu : Summary or None
+        Scores of Otsu's threshold on the same images, where nothing is untuned and
+        there is one class of objects.
     """
 
     parameters: int
@@ -47,6 +51,22 @@ class TrainingReport:
     images: int
     warnings: tuple[str, ...] = ()
     history: list[dict[str, float]] = field(default_factory=list)
+    otsu: Summary | None = None
+
+    @property
+    def compared(self) -> tuple[str, Summary] | None:
+        """What the model is compared with, in words, and its scores."""
+        if self.untuned is not None:
+            return "SAM untuned", self.untuned
+        return None if self.otsu is None else ("Otsu's threshold", self.otsu)
+
+    def scores(self) -> dict[str, Any]:
+        """Return the scores as a card holds them."""
+        found = {
+            "held_out": self.held_out and self.held_out.rounded(),
+            "untuned": self.untuned and self.untuned.rounded(),
+        }
+        return found if self.otsu is None else found | {"otsu": self.otsu.rounded()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON holds it; ``held_out`` and ``untuned`` are Dice."""
@@ -60,6 +80,7 @@ class TrainingReport:
             "untuned": self.untuned and round(self.untuned.dice, 4),
             "held_out_scores": self.held_out and self.held_out.rounded(),
             "untuned_scores": self.untuned and self.untuned.rounded(),
+            "otsu": self.otsu and round(self.otsu.dice, 4),
             "warnings": list(self.warnings),
             "history": self.history,
         }
@@ -127,12 +148,12 @@ def warnings_of(
     for index in absent:
         name = "background" if index == 0 else f"class {index}"
         found.append(f"No image that was trained on shows {name}; annotate some.")
-    if report.held_out and report.untuned:
-        gain = report.held_out.dice - report.untuned.dice
-        if gain <= NO_BETTER:
+    if report.held_out and report.compared:
+        name, other = report.compared
+        if report.held_out.dice - other.dice <= NO_BETTER:
             found.append(
                 f"The tuned model (Dice {report.held_out.dice:.2f}) is no better than "
-                f"SAM untuned ({report.untuned.dice:.2f}) on the held-out images. "
+                f"{name} ({other.dice:.2f}) on the held-out images. "
                 "Annotate more images, or check the annotations."
             )
     blank = [score.name for score in scores if score.blank]

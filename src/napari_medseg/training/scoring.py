@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from napari_medseg.models.backbone import autocast
 from napari_medseg.models.framing import Blender
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor, nn
 
@@ -95,9 +96,21 @@ class Summary:
         return figures if self.pq is None else figures | {"pq": round(self.pq, 4)}
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a while; each part gets its own back."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 def predict_windows(
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: Iterable[Tensor],
     shape: tuple[int, int],
     framing: Framing,
     device: torch.device,
@@ -108,7 +121,7 @@ def predict_windows(
     ----------
     model : Module
         Maps a batch of windows (or embeddings) to class logits.
-    inputs : sequence of Tensor
+    inputs : iterable of Tensor
         The windows of ``framing.boxes(shape)``, in their order.
     shape : tuple of int
         Height and width of the image.
@@ -124,7 +137,7 @@ def predict_windows(
     """
     blender: Blender | None = None
     for window, box in zip(inputs, framing.boxes(shape), strict=True):
-        with torch.inference_mode(), autocast(device):
+        with evaluating(model), torch.inference_mode(), autocast(device):
             logits = model(window[None].float().to(device))[0]
         probabilities = framing.unwindow(logits.cpu(), box).softmax(dim=0).numpy()
         if blender is None:

@@ -1,9 +1,9 @@
 """A study: training on some annotated images, measuring on the others.
 
-What is common to every way of adapting a SAM to annotated images: windows and views,
-embeddings that are kept where the encoder does not change, held-out images or folds,
-the best step, a report. What is trained is an `Adaptation`, what is learned a goal
-(`napari_medseg.training.goals`).
+What is common to all that learns from annotated images: windows and views, embeddings
+that are kept where an encoder does not change, held-out images or folds, the best
+step, a report. What is trained is a learner (`napari_medseg.training.learners`), what
+is learned a goal (`napari_medseg.training.goals`), how it is learned an objective.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +19,12 @@ import torch
 from napari_medseg._types import Job, Progress
 from napari_medseg.io.normalise import normalise
 from napari_medseg.models.devices import resolve_device
-from napari_medseg.models.framing import Framing
-from napari_medseg.models.prompts import PromptedDecoder, PromptedSam, trained_count
-from napari_medseg.models.sam import stride_of
+from napari_medseg.models.prompts import trained_count
+from napari_medseg.training.baseline import better_otsu
+from napari_medseg.training.learners import Learner
 from napari_medseg.training.report import TrainingReport, warnings_of
 from napari_medseg.training.scoring import Score, Summary, predict_windows
+from napari_medseg.training.settings import TrainingSettings
 from napari_medseg.training.splits import Split, split_images
 from napari_medseg.training.supervised import LossConfig, Supervised
 from napari_medseg.training.trainer import FitConfig, FitResult, fit
@@ -38,58 +39,38 @@ from napari_medseg.training.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from segment_anything.modeling import Sam
-    from torch import nn
+    from torch import Tensor, nn
 
     from napari_medseg._types import FloatArray
-    from napari_medseg.models.backbone import Backbone
     from napari_medseg.training.conduct import Conduct
     from napari_medseg.training.goals import Goal
-    from napari_medseg.training.prompt_tuning import PromptTuning
+    from napari_medseg.training.trainer import Objective
 
 IMAGES = "images"
 """Where an evaluation keeps the scores of its images."""
 
-VIEWS = {"nano": 3}
-"""Changed views an image, by kind of SAM; larger ones take seconds to embed one."""
+LearnerT = TypeVar("LearnerT", bound=Learner, covariant=True)
+
+SettingsT = TypeVar("SettingsT", bound=TrainingSettings, covariant=True)
+
+AnyStudy: TypeAlias = "Study[Learner, TrainingSettings]"
+
+ObjectiveFactory: TypeAlias = "Callable[[AnyStudy, Sequence[int]], Objective[Any]]"
+"""Gives how a part of a study learns, of the study and the images it trains on."""
 
 
-class Adaptation(Protocol):
-    """What of a SAM is trained."""
-
-    @property
-    def keeps_embeddings(self) -> bool:
-        """Whether the image encoder is left as it is, so that embeddings are kept."""
-        ...
-
-    def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
-        """Return the module to train.
-
-        Parameters
-        ----------
-        sam : Sam
-            Must be left with the weights it has; what is to change is copied.
-        classes : int
-            Outputs of the module, background included.
-        generator : torch.Generator
-            Source of first values.
-
-        Returns
-        -------
-        Module
-            Maps embeddings ``(B, 256, h, w)``, or images ``(B, 3, S, S)`` where
-            embeddings are not kept, to class logits; what is not trained is frozen.
-        """
-        ...
+def supervised(study: AnyStudy, training: Sequence[int]) -> Supervised:
+    """Return the plain objective, with the weights of the study's config."""
+    return Supervised(LossConfig(study.config.cross_entropy, study.config.dice))
 
 
 class _HeldOut:
     """Measures a model on the images of a split, whenever it is called."""
 
-    def __init__(self, study: Study, split: Split) -> None:
+    def __init__(self, study: AnyStudy, split: Split) -> None:
         self.study = study
         self.split = split
         self.model: nn.Module | None = None
@@ -121,50 +102,50 @@ class _Part:
     held_out: tuple[int, ...]
 
 
-class Study:
-    """The images as SAM sees them, and the trainings on them.
+class Study(Generic[LearnerT, SettingsT]):
+    """The images as a learner sees them, and the trainings on them.
 
     Parameters
     ----------
-    backbone : Backbone
-        The SAM.
-    adaptation : Adaptation
-        What of it is trained.
+    learner : Learner
+        What is trained.
     goal : Goal
         The annotated images and what is learned from them.
-    config : PromptTuning
-        Views, steps, learning rate, images held out, seed and device are used.
+    config : TrainingSettings
+        Steps, learning rate, batch, images held out, seed, device and the loss.
     conduct : Conduct
         Checkpoints, when to stop, what to preview.
+    objective : callable
+        Gives how each part learns; asked once a part, after `prepare`, with the study
+        and the indices of the images that the part is trained on.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
-        adaptation: Adaptation,
+        learner: LearnerT,
         goal: Goal,
-        config: PromptTuning,
+        config: SettingsT,
         conduct: Conduct,
+        objective: ObjectiveFactory = supervised,
     ) -> None:
         self.started = time.monotonic()
-        self.backbone = backbone
-        self.adaptation = adaptation
+        self.learner = learner
         self.goal = goal
         self.pairs = pairs = goal.pairs
         self.config = config
         self.conduct = conduct
-        self.watched: list[View] = []
+        self.objective = objective
         self.device = resolve_device(config.device)
-        self.normalisation = pairs.normalisation()
-        size = config.working_size or backbone.working_size
-        framing = Framing.for_images([pair.annotation.shape for pair in pairs], size)
-        shrink = stride_of(backbone.sam) // 4
-        self.view_config = ViewConfig(framing, goal.classes, shrink, config.seed)
+        self.normalisation = learner.normalisation(pairs)
+        framing = learner.framing([pair.annotation.shape for pair in pairs])
+        self.view_config = ViewConfig(
+            framing, goal.classes, learner.shrink, config.seed, learner.augmentation
+        )
         self.examples = [
             Example(
                 pair.name,
                 normalise(pair.image, self.normalisation),
-                goal.target(index, shrink / framing.scale),
+                goal.target(index, learner.shrink / framing.scale),
             )
             for index, pair in enumerate(pairs)
         ]
@@ -172,6 +153,7 @@ class Study:
         self.splits = split_images(present, config.validate, config.seed)
         self.windows: list[list[View]] = []
         self.views: list[list[View]] = []
+        self.watched: Example | None = None
         self.parts: list[_Part] = []
 
     def run(self) -> Job[None]:
@@ -185,12 +167,14 @@ class Study:
             yield from self.train(range(len(self.pairs)), None)
 
     def prepare(self) -> Job[None]:
-        """Make the windows of all images, and embed them where that can be kept."""
-        count = self.config.views
-        if count is None:
-            count = VIEWS.get(self.backbone.kind, 1)
-        if not self.adaptation.keeps_embeddings:
-            count = 0
+        """Make the windows of all images, and embed them, where that can be kept."""
+        if self.conduct.watch is not None:
+            image = normalise(self.conduct.watch, self.normalisation)
+            blank = np.zeros(image.shape[1:], np.int32)
+            self.watched = Example("watched", image, blank)
+        if not self.learner.keeps_inputs:
+            return
+        count = self.learner.kept_views
         alone = self.splits[0].training if len(self.splits) == 1 else None
         total = len(self.examples)
         for index, example in enumerate(self.examples):
@@ -200,24 +184,20 @@ class Study:
                 changed_view(example, index * count + number, self.view_config)
                 for number in range(count if alone is None or index in alone else 0)
             )
-            self.windows.append([self._embedded(view) for view in plain])
-            self.views.append([self._embedded(view) for view in changed])
-        if self.conduct.watch is not None:
-            image = normalise(self.conduct.watch, self.normalisation)
-            blank = np.zeros(image.shape[1:], np.int32)
-            seen = plain_views(Example("watched", image, blank), self.view_config)
-            self.watched = [self._embedded(view) for view in seen]
+            self.windows.append([self._prepared(view) for view in plain])
+            self.views.append([self._prepared(view) for view in changed])
         yield Progress(total, total, "embedded")
 
-    def _embedded(self, view: View) -> View:
-        if not self.adaptation.keeps_embeddings:
+    def _prepared(self, view: View) -> View:
+        if not self.learner.keeps_inputs:
             return view
-        return view._replace(inputs=self.backbone.embed(view.inputs, self.device))
+        return view._replace(inputs=self.learner.prepare(view.inputs, self.device))
 
     def model(self) -> nn.Module:
         """Return the module to train; the same at every call."""
         generator = torch.Generator().manual_seed(self.config.seed)
-        return self.adaptation.build(self.backbone.sam, self.goal.classes, generator)
+        channels = len(self.normalisation.channels)
+        return self.learner.build(channels, self.goal.classes, generator)
 
     def train(self, training: Iterable[int], split: Split | None) -> Job[None]:
         """Train one part of the run, measured on a split, or for the best steps."""
@@ -230,7 +210,7 @@ class Study:
             settings = replace(settings, stop_at=self.best_step)
         job = fit(
             model,
-            Supervised(LossConfig(self.config.cross_entropy, self.config.dice)),
+            self.objective(self, training),
             self.batches(training),
             settings,
             evaluate=held_out,
@@ -245,18 +225,19 @@ class Study:
         self, job: Job[FitResult], model: nn.Module, every: int
     ) -> Job[FitResult]:
         """Pass a training's progress on, with a preview every so many steps."""
+        seen: list[Tensor] | None = None
         while True:
             try:
                 progress = next(job)
             except StopIteration as ended:
                 result: FitResult = ended.value
                 return result
-            watch = self.conduct.watch
-            if watch is not None and progress.step % every == 0:
-                shape = (watch.shape[1], watch.shape[2])
-                probabilities = self._predict(model, self.watched, shape)
-                seen = self.goal.labels(probabilities)
-                progress = replace(progress, preview=seen)
+            if self.watched is not None and progress.step % every == 0:
+                if seen is None:
+                    seen = self._inputs(self.watched)
+                probabilities = self._predict(model, self.watched, seen)
+                labels = self.goal.labels(probabilities)
+                progress = replace(progress, preview=labels)
             yield progress
 
     def _checkpoint(self) -> Path | None:
@@ -264,8 +245,7 @@ class Study:
         folder = self.conduct.checkpoints
         if folder is None:
             return None
-        config = replace(self.config, sam="", minutes=None, stop_at=(), device="auto")
-        made = (config, self.adaptation, self.backbone.digest, self.pairs.digest)
+        made = (self.config.lasting, self.learner.identity, self.pairs.digest)
         run = repr(made).encode()
         name = f"{hashlib.sha256(run).hexdigest()[:16]}-part{len(self.parts)}"
         return folder / f"{name}.safetensors"
@@ -273,7 +253,7 @@ class Study:
     def batches(self, training: Sequence[int]) -> KeptViews | FreshViews:
         """Return the batches of some of the images; `prepare` comes first."""
         config = self.config
-        if self.adaptation.keeps_embeddings:
+        if self.learner.keeps_inputs:
             views = [
                 view
                 for index in training
@@ -294,6 +274,7 @@ class Study:
             steps=config.steps,
             stop_at=config.stop_at[number] if number < len(config.stop_at) else None,
             learning_rate=config.peak_rate,
+            weight_decay=config.weight_decay,
             evaluate_every=max(1, config.steps // 12),
             minutes=minutes,
             seed=config.seed,
@@ -335,14 +316,20 @@ class Study:
 
     def _score_one(self, model: nn.Module, index: int) -> Score:
         example = self.examples[index]
-        shape = (example.target.shape[0], example.target.shape[1])
-        probabilities = self._predict(model, self.windows[index], shape)
+        kept = self.windows[index] if self.learner.keeps_inputs else None
+        inputs = [view.inputs for view in kept] if kept else self._inputs(example)
+        probabilities = self._predict(model, example, inputs)
         return self.goal.score(index, example, probabilities)
 
+    def _inputs(self, example: Example) -> list[Tensor]:
+        """Return what the model takes of the windows of a whole image."""
+        views = plain_views(example, self.view_config)
+        return [self._prepared(view).inputs for view in views]
+
     def _predict(
-        self, model: nn.Module, windows: Sequence[View], shape: tuple[int, int]
+        self, model: nn.Module, example: Example, inputs: Sequence[Tensor]
     ) -> FloatArray:
-        inputs = [view.inputs for view in windows]
+        shape = (example.target.shape[0], example.target.shape[1])
         framing = self.view_config.framing
         return predict_windows(model, inputs, shape, framing, self.device)
 
@@ -352,29 +339,47 @@ class Study:
         return self.parts[-1].model
 
     @property
-    def replay(self) -> PromptTuning:
+    def replay(self) -> SettingsT:
         """The config that gives the same again."""
         steps = tuple(part.result.steps for part in self.parts)
         return replace(self.config, minutes=None, stop_at=steps)
 
-    def _held_out_scores(self) -> tuple[list[Score], list[Score]]:
-        """Return the scores at the best step, and those of SAM without prompts."""
-        tuned: list[Score] = []
-        images: list[int] = []
+    def _held_out_scores(self) -> list[Score]:
+        """Return the scores at the best step."""
+        return [
+            Score(**score)
+            for part in self.parts
+            for entry in part.result.history
+            if entry["step"] == self.best_step
+            for score in entry[IMAGES]
+        ]
+
+    def _untuned_scores(self) -> list[Score]:
+        """Return the scores of the learner as it was before; none from scratch."""
+        model = self.learner.untuned(self.pairs.classes)
+        if model is None:
+            return []
+        images = [index for part in self.parts for index in part.held_out]
+        return self.score(model.to(self.device), images)
+
+    def _otsu_scores(self) -> list[Score]:
+        """Return the scores of Otsu's threshold, for objects of one class."""
+        if self.pairs.classes != 2:
+            return []
+        scores = []
         for part in self.parts:
-            for entry in part.result.history:
-                if entry["step"] == self.best_step:
-                    tuned += [Score(**score) for score in entry[IMAGES]]
-                    images += part.held_out
-        bare = PromptedDecoder(self.backbone.sam, self.pairs.classes - 1, count=0)
-        kept = self.adaptation.keeps_embeddings
-        model = bare if kept else PromptedSam(self.backbone.sam.image_encoder, bare)
-        return tuned, self.score(model.to(self.device), images)
+            if part.held_out:
+                otsu = better_otsu(self.pairs.subset(part.training))
+                for index in part.held_out:
+                    found = otsu.predict(self.pairs[index].image).probabilities
+                    scores.append(self.goal.score(index, self.examples[index], found))
+        return scores
 
     def report(self) -> TrainingReport:
         """Say how it went."""
         seconds = time.monotonic() - self.started
-        tuned, untuned = self._held_out_scores()
+        tuned, untuned = self._held_out_scores(), self._untuned_scores()
+        otsu = [] if untuned else self._otsu_scores()
         last = self.parts[-1]
         report = TrainingReport(
             parameters=trained_count(last.model),
@@ -383,6 +388,7 @@ class Study:
             best_step=last.result.best_step,
             held_out=Summary.of(tuned),
             untuned=Summary.of(untuned),
+            otsu=Summary.of(otsu),
             images=len(self.pairs),
             history=[
                 {key: value for key, value in entry.items() if key != IMAGES}

@@ -19,7 +19,7 @@ class LabelledBatch(NamedTuple):
     ----------
     inputs : Tensor
         What the model takes: embeddings ``(B, 256, h, w)`` or images
-        ``(B, 3, S, S)``.
+        ``(B, C, S, S)``.
     shares : Tensor
         ``(B, K, H, W)``, the share of each class in each pixel of the model's output.
     weight : Tensor

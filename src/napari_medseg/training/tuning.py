@@ -8,7 +8,6 @@ kept. See `napari_medseg.models.prompts` for the method and its source.
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,8 @@ import numpy as np
 import torch
 
 from napari_medseg._config import to_dict
-from napari_medseg._release import release
-from napari_medseg._types import Job, Progress, default_classes
-from napari_medseg.io.model_file import ModelCard, ModelFile
+from napari_medseg._types import Job, Progress
+from napari_medseg.io.model_file import ModelFile
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.prompts import (
     PROMPT_STD,
@@ -29,9 +27,11 @@ from napari_medseg.models.prompts import (
 )
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
+from napari_medseg.training.learners import AdaptedSam
+from napari_medseg.training.model_card import card_of
 from napari_medseg.training.report import Trained
 from napari_medseg.training.start import MAY_BE_KNOWN, Start, read_start
-from napari_medseg.training.study import Study
+from napari_medseg.training.study import Study, supervised
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -39,9 +39,12 @@ if TYPE_CHECKING:
 
     from napari_medseg.io.pairs import Pairs
     from napari_medseg.training.goals import Goal
+    from napari_medseg.training.learners import Adaptation
     from napari_medseg.training.prompt_tuning import ObjectTuning, PromptTuning
     from napari_medseg.training.report import TrainingReport
-    from napari_medseg.training.study import Adaptation
+    from napari_medseg.training.study import ObjectiveFactory
+
+PromptStudy = Study[AdaptedSam, "PromptTuning"]
 
 CONDUCT = Conduct()
 """Nothing kept, nobody to stop it, nothing to look at."""
@@ -196,7 +199,12 @@ def tune_objects(
     return (yield from _tune(goal, config, conduct))
 
 
-def study_of(goal: Goal, config: PromptTuning, conduct: Conduct = CONDUCT) -> Study:
+def study_of(
+    goal: Goal,
+    config: PromptTuning,
+    conduct: Conduct = CONDUCT,
+    objective: ObjectiveFactory = supervised,
+) -> PromptStudy:
     """Return the study of a prompt tuning, ready to run."""
     parts = isinstance(goal, ObjectGoal)
     backbone = load_backbone(config.sam)
@@ -204,7 +212,8 @@ def study_of(goal: Goal, config: PromptTuning, conduct: Conduct = CONDUCT) -> St
     if config.start_from:
         start = read_start(config.start_from, _method(parts=parts), backbone)
     adaptation = Prompts.of(config, background=parts, start=start)
-    return Study(backbone, adaptation, goal, config, conduct)
+    learner = AdaptedSam(backbone, adaptation, config.working_size, config.views)
+    return Study(learner, goal, config, conduct, objective)
 
 
 def _tune(goal: Goal, config: PromptTuning, conduct: Conduct) -> Job[Trained]:
@@ -218,46 +227,28 @@ def _tune(goal: Goal, config: PromptTuning, conduct: Conduct) -> Job[Trained]:
     return Trained(model_file_of(study, report), report, study.replay)
 
 
-def model_file_of(study: Study, report: TrainingReport) -> ModelFile:
+def model_file_of(study: PromptStudy, report: TrainingReport) -> ModelFile:
     """Return the model file of a study that was run."""
     tensors = {
         name: value.detach().cpu().numpy().astype(np.float32)
         for name, value in _prompt_tensors(study.trained).items()
     }
-    plain = to_dict(study.replay)
-    # where it was computed is no part of the model, and a path says who did
-    plain["device"] = "auto"
-    plain["sam"] = study.backbone.name
-    plain["start_from"] = Path(study.config.start_from).name
+    backbone = study.learner.backbone
     parts = isinstance(study.goal, ObjectGoal)
     name = "PTSAM for objects" if parts else "PTSAM"
-    card = ModelCard(
-        kind=_method(parts=parts),
-        title=f"{name} on {study.backbone.title}, {len(study.pairs)} images",
-        classes=default_classes(study.pairs.classes),
-        normalisation=to_dict(study.normalisation),
-        base=study.backbone.card(),
-        config=plain,
-        provenance={
-            "data": study.pairs.digest,
-            "images": len(study.pairs),
-            "annotation": study.pairs.annotation_kind,
-            "class_values": list(study.pairs.class_values),
-            "seed": study.config.seed,
-            "date": study.conduct.date,
-            **_origin(study.adaptation),
-            "versions": {
-                "napari-medseg": release(),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        },
-        scores={
-            "held_out": report.held_out and report.held_out.rounded(),
-            "untuned": report.untuned and report.untuned.rounded(),
-        },
-        licence=study.backbone.licence,
-        framing=to_dict(study.view_config.framing),
+    config = to_dict(study.replay)
+    # where it was computed is no part of the model, and a path says who did
+    config |= {"device": "auto", "sam": backbone.name}
+    config |= {"start_from": Path(study.config.start_from).name}
+    card = card_of(
+        study,
+        report,
+        _method(parts=parts),
+        f"{name} on {backbone.title}",
+        origin=_origin(study.learner.adaptation),
+        base=backbone.card(),
+        licence=backbone.licence,
+        config=config,
     )
     return ModelFile(card, tensors)
 

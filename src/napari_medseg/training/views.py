@@ -40,7 +40,7 @@ class Example:
     name : str
         Name of the image.
     image : ndarray
-        ``float32 (3, Y, X)`` in [0, 1].
+        ``float32 (C, Y, X)`` in [0, 1].
     target : ndarray
         ``int32 (Y, X)``: 0 background, 1… classes, -1 not annotated.
     """
@@ -56,7 +56,7 @@ class View(NamedTuple):
     Attributes
     ----------
     inputs : Tensor
-        ``float32 (3, S, S)``, standardised and padded, or its embedding.
+        ``float32 (C, S, S)``, standardised and padded, or its embedding.
     shares : Tensor
         ``float16 (K, s, s)``.
     weight : Tensor
@@ -82,12 +82,15 @@ class ViewConfig:
         Pixels of the input per pixel of the model's output.
     seed : int
         Of the changes.
+    augmentation : str
+        Which changes: ``all``; ``turns`` alone; or ``none`` but the place.
     """
 
     framing: Framing
     classes: int
     shrink: int
     seed: int
+    augmentation: str = "all"
 
 
 def plain_views(example: Example, config: ViewConfig) -> list[View]:
@@ -110,7 +113,7 @@ def plain_views(example: Example, config: ViewConfig) -> list[View]:
 
 
 def changed_view(example: Example, number: int, config: ViewConfig) -> View:
-    """Return a randomly placed, turned, magnified and brightened window.
+    """Return a randomly placed window, turned, magnified and brightened.
 
     Parameters
     ----------
@@ -128,7 +131,8 @@ def changed_view(example: Example, number: int, config: ViewConfig) -> View:
     """
     rng = np.random.default_rng((config.seed, number))
     framing = config.framing
-    zoom = float(np.exp(rng.uniform(*np.log(ZOOM))))
+    every, turning = config.augmentation == "all", config.augmentation != "none"
+    zoom = float(np.exp(rng.uniform(*np.log(ZOOM)))) if every else 1.0
     tile = max(8, round(framing.tile / zoom))
     closer = replace(framing, tile=tile)
     height, width = (min(tile, length) for length in example.target.shape)
@@ -138,10 +142,12 @@ def changed_view(example: Example, number: int, config: ViewConfig) -> View:
     )
     rows, columns = Box(top, left, top + height, left + width).slices
     turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+    if not turning:
+        turns, mirror = 0, False
     image = _turn(example.image[:, rows, columns], turns, mirror)
     target = _turn(example.target[rows, columns], turns, mirror)
     whole = Box(0, 0, target.shape[0], target.shape[1])
-    piece = Example(example.name, _brighten(image, rng), target)
+    piece = Example(example.name, _brighten(image, rng) if every else image, target)
     return _view(piece, whole, replace(config, framing=closer))
 
 

@@ -23,9 +23,11 @@ def card_text(report: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        Held-out score with its spread, beside the untuned one, and warnings.
+        Held-out score with its spread, beside that of SAM untuned or, where there is
+        no such thing, of a threshold; and warnings.
     """
     found, before = report["held_out_scores"], report["untuned_scores"]
+    otsu = report.get("otsu")
     lines = []
     if found:
         lines.append(
@@ -36,6 +38,8 @@ def card_text(report: Mapping[str, Any]) -> str:
         lines.append("<b>No held-out score</b>")
     if found and before:
         lines.append(f"SAM untuned: {before['dice']:.2f} on the same images")
+    if found and otsu is not None:
+        lines.append(f"Otsu's threshold: {otsu:.2f} on the same images")
     lines.append(
         f"{report['parameters']:,} numbers tuned on {report['images']} images in "
         f"{report['seconds']:.0f} s"

@@ -101,6 +101,8 @@ class TuneWidget(QWidget):
         choose_sam(self._sam)
         for control in (self._method, self._sam):
             narrow(control)
+        self._about = Words("about the method")
+        self._choices = QFormLayout()
         self._list = RowList()
         self._told = Words("told")
         self._bar = QProgressBar()
@@ -128,10 +130,10 @@ class TuneWidget(QWidget):
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
         layout.addWidget(self.source)
-        form = QFormLayout()
-        form.addRow("method", self._method)
-        form.addRow("SAM", self._sam)
-        layout.addLayout(form)
+        self._choices.addRow("method", self._method)
+        self._choices.addRow(self._about)
+        self._choices.addRow("SAM", self._sam)
+        layout.addLayout(self._choices)
         layout.addWidget(self._folded)
         for names in (
             ("Check", "Tune", "Copy as command"),
@@ -176,7 +178,8 @@ class TuneWidget(QWidget):
         values = self._settings.values() if self._settings else {}
         device = preferences().device
         chosen = {} if device == "auto" else {"device": device}
-        return {"sam": self._sam.currentData(), **chosen, **values}
+        base = {"sam": self._sam.currentData()} if self._has_sam else {}
+        return {**base, **chosen, **values}
 
     def set_config(self, values: dict[str, Any]) -> None:
         """Show settings in the form."""
@@ -187,8 +190,16 @@ class TuneWidget(QWidget):
         if self._settings is not None:
             self._folded.removeWidget(self._settings)
             self._settings.deleteLater()
-        self._settings = ConfigForm(config_class(METHODS[self.method].config), OWN)
+        entry = METHODS[self.method]
+        self._settings = ConfigForm(config_class(entry.config), OWN)
         self._folded.addWidget(self._settings)
+        self._about.setText(entry.description)
+        self._choices.setRowVisible(self._sam, self._has_sam)
+
+    @property
+    def _has_sam(self) -> bool:
+        """Whether the method tunes a SAM."""
+        return not METHODS[self.method].trains
 
     # --------------------------------------------------------------------- check
 

@@ -1,0 +1,130 @@
+"""Networks that are trained whole: what each of them promises, and how one is built.
+
+The promise is kept by every network of the registry's table and checked by one test:
+any number of channels and classes, any size of the input from the smallest on, in any
+precision.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+from napari_medseg._types import ModelFileError
+from napari_medseg.models.registry import METHODS, NETWORKS, PARTS, unknown
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from napari_medseg.io.model_file import ModelFile
+
+
+class Network(nn.Module):
+    """A network that is trained whole: windows in, class logits out.
+
+    Its ``forward`` maps ``(B, in_channels, H, W)``, standardised, to logits
+    ``(B, classes, H / shrink, W / shrink)``, rounded up, for H and W from `smallest`
+    on. Weights are drawn from torch's generator when it is made.
+
+    Attributes
+    ----------
+    shrink : int
+        Pixels of the input per pixel of the output, along each side.
+    smallest : int
+        Shortest side of an input.
+    settings : tuple of str
+        Fields of the method's config that shape the network, beyond channels and
+        classes.
+    """
+
+    shrink: ClassVar[int] = 1
+    smallest: ClassVar[int] = 32
+    settings: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def build(cls, in_channels: int, classes: int, **settings: Any) -> Self:
+        """Return the network with fresh weights.
+
+        Parameters
+        ----------
+        in_channels : int
+            Channels of the images.
+        classes : int
+            Outputs, background included.
+        **settings
+            The config's values of what `settings` names.
+
+        Returns
+        -------
+        Network
+            In training mode.
+        """
+        raise NotImplementedError
+
+
+def network_class(name: str) -> type[Network]:
+    """Import a network.
+
+    Parameters
+    ----------
+    name : str
+        A name of the registry's table.
+
+    Returns
+    -------
+    type
+        Its class.
+
+    Raises
+    ------
+    InputError
+        There is no network of that name.
+    """
+    entry = NETWORKS.get(name)
+    if entry is None:
+        raise unknown("network", name, NETWORKS)
+    module, kind = entry.home
+    found: type[Network] = getattr(import_module(module), kind)
+    return found
+
+
+def from_model_file(model_file: ModelFile, base: str | None = None) -> Network:
+    """Build the network of a model file, with its weights.
+
+    Parameters
+    ----------
+    model_file : ModelFile
+        Card and weights.
+    base : str, optional
+        Not used: nothing lies underneath.
+
+    Returns
+    -------
+    Network
+        Frozen, in evaluation mode.
+
+    Raises
+    ------
+    ModelFileError
+        The weights have not the names and shapes that the card asks for.
+    """
+    card = model_file.card
+    method = METHODS[card.kind]
+    kind = network_class(method.trains)
+    channels = card.normalisation.get("channels", ())
+    settings = {name: card.config.get(name) for name in kind.settings}
+    classes = PARTS if method.parts else len(card.classes)
+    network = kind.build(len(channels), classes, **settings)
+    wanted = {name: tuple(item.shape) for name, item in network.state_dict().items()}
+    found = {name: item.shape for name, item in model_file.tensors.items()}
+    if wanted != found:
+        raise ModelFileError(
+            "The model file's weights do not fit its card; the file is damaged or was "
+            "made by another program. Ask for it again."
+        )
+    state = {name: torch.from_numpy(item) for name, item in model_file.tensors.items()}
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,258 @@
+"""What is trained on the images of a study, and how it sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import torch
+
+from napari_medseg.io.normalise import Normalisation
+from napari_medseg.models.framing import Framing
+from napari_medseg.models.networks import network_class
+from napari_medseg.models.prompts import PromptedDecoder, PromptedSam
+from napari_medseg.models.sam import stride_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from segment_anything.modeling import Sam
+    from torch import Tensor, nn
+
+    from napari_medseg.io.pairs import Pairs
+    from napari_medseg.models.backbone import Backbone
+    from napari_medseg.models.networks import Network
+    from napari_medseg.training.network_training import NetworkTraining
+
+VIEWS = {"nano": 3}
+"""Changed views an image, by kind of SAM; larger ones take seconds to embed one."""
+
+
+class Learner(Protocol):
+    """What is trained: a SAM with an adaptation, or a network from scratch."""
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others, beyond the settings of a study."""
+        ...
+
+    @property
+    def shrink(self) -> int:
+        """Pixels of the input per pixel of the output."""
+        ...
+
+    @property
+    def keeps_inputs(self) -> bool:
+        """Whether views are made, and prepared, once for the whole training."""
+        ...
+
+    @property
+    def kept_views(self) -> int:
+        """Changed views an image, where they are kept."""
+        ...
+
+    @property
+    def augmentation(self) -> str:
+        """How windows are changed; see `napari_medseg.training.views.ViewConfig`."""
+        ...
+
+    def normalisation(self, pairs: Pairs) -> Normalisation:
+        """Return which channels it sees, and how they are scaled."""
+        ...
+
+    def framing(self, shapes: Iterable[tuple[int, int]]) -> Framing:
+        """Return the windows for images of these heights and widths."""
+        ...
+
+    def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
+        """Return what is kept of a window ``(C, S, S)``; asked only if that is so."""
+        ...
+
+    def build(
+        self, channels: int, classes: int, generator: torch.Generator
+    ) -> nn.Module:
+        """Return the module to train; what is not to be trained is frozen.
+
+        Parameters
+        ----------
+        channels : int
+            Of a window.
+        classes : int
+            Outputs, background included.
+        generator : torch.Generator
+            Source of first values.
+        """
+        ...
+
+    def untuned(self, classes: int) -> nn.Module | None:
+        """Return what it is without any training; None for a network from scratch.
+
+        Parameters
+        ----------
+        classes : int
+            Classes of the annotation, background included.
+        """
+        ...
+
+
+class Adaptation(Protocol):
+    """What of a SAM is trained."""
+
+    @property
+    def keeps_embeddings(self) -> bool:
+        """Whether the image encoder is left as it is, so that embeddings are kept."""
+        ...
+
+    def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
+        """Return the module to train.
+
+        Parameters
+        ----------
+        sam : Sam
+            Must be left with the weights it has; what is to change is copied.
+        classes : int
+            Outputs of the module, background included.
+        generator : torch.Generator
+            Source of first values.
+
+        Returns
+        -------
+        Module
+            Maps embeddings ``(B, 256, h, w)``, or images ``(B, 3, S, S)`` where
+            embeddings are not kept, to class logits; what is not trained is frozen.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class AdaptedSam:
+    """A SAM of which an adaptation says what is trained.
+
+    Attributes
+    ----------
+    backbone : Backbone
+        The SAM.
+    adaptation : Adaptation
+        What of it is trained.
+    working_size : int, optional
+        Pixels a side that it looks at; by default what it was made for.
+    views : int, optional
+        Changed views an image; more for small SAMs by default.
+    """
+
+    backbone: Backbone
+    adaptation: Adaptation
+    working_size: int | None = None
+    views: int | None = None
+    augmentation: ClassVar[str] = "all"
+
+    @property
+    def identity(self) -> str:
+        """Adaptation and SAM."""
+        return f"{self.adaptation!r} of {self.backbone.digest}"
+
+    @property
+    def shrink(self) -> int:
+        """Pixels of the input per pixel of SAM's masks."""
+        return stride_of(self.backbone.sam) // 4
+
+    @property
+    def keeps_inputs(self) -> bool:
+        """Whether embeddings are kept."""
+        return self.adaptation.keeps_embeddings
+
+    @property
+    def kept_views(self) -> int:
+        """Changed views an image."""
+        usual = VIEWS.get(self.backbone.kind, 1)
+        return usual if self.views is None else self.views
+
+    def normalisation(self, pairs: Pairs) -> Normalisation:
+        """Return the three channels that SAM sees."""
+        return pairs.normalisation()
+
+    def framing(self, shapes: Iterable[tuple[int, int]]) -> Framing:
+        """Return windows that show whole images, where that is not too coarse."""
+        size = self.working_size or self.backbone.working_size
+        return Framing.for_images(shapes, size)
+
+    def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
+        """Embed a window."""
+        return self.backbone.embed(inputs, device)
+
+    def build(
+        self, channels: int, classes: int, generator: torch.Generator
+    ) -> nn.Module:
+        """Return what the adaptation makes of SAM; see `Learner.build`."""
+        return self.adaptation.build(self.backbone.sam, classes, generator)
+
+    def untuned(self, classes: int) -> nn.Module | None:
+        """Return SAM without prompts: background and object."""
+        bare = PromptedDecoder(self.backbone.sam, classes - 1, count=0)
+        if self.keeps_inputs:
+            return bare
+        return PromptedSam(self.backbone.sam.image_encoder, bare)
+
+
+@dataclass(frozen=True)
+class WholeNetwork:
+    """A network of which all is trained, from scratch.
+
+    Attributes
+    ----------
+    network : type
+        Its class.
+    config : NetworkTraining
+        Windows, changes, and what shapes the network.
+    """
+
+    network: type[Network]
+    config: NetworkTraining
+    keeps_inputs: ClassVar[bool] = False
+    kept_views: ClassVar[int] = 0
+
+    @classmethod
+    def of(cls, config: NetworkTraining) -> WholeNetwork:
+        """Return the network that a config is for."""
+        return cls(network_class(config.network), config)
+
+    @property
+    def identity(self) -> str:
+        """The class; the settings are those of the study."""
+        return self.network.__qualname__
+
+    @property
+    def shrink(self) -> int:
+        """Pixels of the input per pixel of the output."""
+        return self.network.shrink
+
+    @property
+    def augmentation(self) -> str:
+        """How windows are changed."""
+        return self.config.augmentation
+
+    def normalisation(self, pairs: Pairs) -> Normalisation:
+        """Return all channels of the images."""
+        return Normalisation.of_all_channels(pairs.channels, pairs.rgb)
+
+    def framing(self, shapes: Iterable[tuple[int, int]]) -> Framing:
+        """Return windows at the resolution of the images, or coarser as asked for."""
+        side = self.config.window
+        return Framing(tile=side * self.config.reduction, size=side)
+
+    def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
+        """Return the window as it is."""
+        return inputs
+
+    def build(
+        self, channels: int, classes: int, generator: torch.Generator
+    ) -> nn.Module:
+        """Return the network with fresh weights; see `Learner.build`."""
+        shape = {name: getattr(self.config, name) for name in self.network.settings}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator.initial_seed())
+            return self.network.build(channels, classes, **shape)
+
+    def untuned(self, classes: int) -> nn.Module | None:
+        """Return None: before training it knows nothing."""
+        return None

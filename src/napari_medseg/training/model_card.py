@@ -1,0 +1,79 @@
+"""The card of a model that a study trained."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_medseg._config import to_dict
+from napari_medseg._release import release
+from napari_medseg._types import default_classes
+from napari_medseg.io.model_file import ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_medseg.training.report import TrainingReport
+    from napari_medseg.training.study import AnyStudy
+
+
+def card_of(
+    study: AnyStudy,
+    report: TrainingReport,
+    kind: str,
+    title: str,
+    *,
+    origin: Mapping[str, Any] | None = None,
+    **own: Any,
+) -> ModelCard:
+    """Return the card of a study that was run.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    report : TrainingReport
+        How it went.
+    kind : str
+        Name of the method.
+    title : str
+        What was trained, in words; the number of images is added.
+    origin : mapping, optional
+        What else the provenance says.
+    **own
+        Fields of the card that the method knows: base, licence, config.
+
+    Returns
+    -------
+    ModelCard
+        Without anything that tells on which computer it was made.
+    """
+    plain = to_dict(study.replay)
+    # where it was computed is no part of the model
+    plain["device"] = "auto"
+    fields: dict[str, Any] = {"config": plain} | own
+    return ModelCard(
+        kind=kind,
+        title=f"{title}, {len(study.pairs)} images",
+        classes=default_classes(study.pairs.classes),
+        normalisation=to_dict(study.normalisation),
+        provenance={
+            "data": study.pairs.digest,
+            "images": len(study.pairs),
+            "annotation": study.pairs.annotation_kind,
+            "class_values": list(study.pairs.class_values),
+            "seed": study.config.seed,
+            "date": study.conduct.date,
+            **(origin or {}),
+            "versions": {
+                "napari-medseg": release(),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        },
+        scores=report.scores(),
+        framing=to_dict(study.view_config.framing),
+        **fields,
+    )

@@ -1,0 +1,61 @@
+"""The settings of networks that are trained whole; importing them loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from napari_medseg._config import setting
+from napari_medseg.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class NetworkTraining(TrainingSettings):
+    """A network trained from scratch, on windows of the images.
+
+    Attributes
+    ----------
+    network : str
+        Name of the network in the registry; the method's own.
+    """
+
+    network: ClassVar[str] = ""
+    weight_decay: ClassVar[float] = 1e-4
+
+    steps: int = setting(300, "Optimisation steps.", ge=1)
+    batch: int = setting(4, "Windows a step.", ge=1)
+    learning_rate: float | None = setting(
+        None, "Peak learning rate; by default 0.002.", ge=0.0
+    )
+    window: int = setting(
+        256, "Side of a window, in pixels of the network's input.", ge=64, le=2048
+    )
+    reduction: int = setting(
+        1, "Pixels of the image per pixel of the input: 2 sees twice as far.", ge=1
+    )
+    augmentation: str = setting(
+        "all",
+        "Changes of a window: turns, magnification and brightness, turns alone, none.",
+        choices=("all", "turns", "none"),
+    )
+
+    @property
+    def usual_rate(self) -> float:
+        """The learning rate where none is given."""
+        return 0.002
+
+
+@dataclass(frozen=True)
+class Med2dTraining(NetworkTraining):
+    """Med-2D SegNet, two million parameters, trained from scratch."""
+
+    network: ClassVar[str] = "med2d"
+
+
+@dataclass(frozen=True)
+class Med2dObjects(Med2dTraining):
+    """Med-2D SegNet that learns interior and border, so that cells separate."""
+
+    border: float = setting(
+        2.0, "Width of an object's border, in pixels of the input.", ge=0.5, le=20.0
+    )

@@ -1,0 +1,131 @@
+"""Networks trained whole: annotated pairs in, a model file of some megabytes out.
+
+The same study as prompt tuning, with another learner: nothing is kept between steps,
+all channels of the images are seen, in windows at the images' own resolution.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_medseg._types import Job, Progress
+from napari_medseg.io.model_file import ModelFile
+from napari_medseg.models.registry import NETWORKS
+from napari_medseg.training.conduct import Conduct
+from napari_medseg.training.goals import ClassGoal, ObjectGoal
+from napari_medseg.training.learners import WholeNetwork
+from napari_medseg.training.model_card import card_of
+from napari_medseg.training.report import Trained
+from napari_medseg.training.study import Study, supervised
+
+if TYPE_CHECKING:
+    from napari_medseg.io.pairs import Pairs
+    from napari_medseg.training.goals import Goal
+    from napari_medseg.training.network_training import Med2dObjects, NetworkTraining
+    from napari_medseg.training.report import TrainingReport
+    from napari_medseg.training.study import ObjectiveFactory
+
+CONDUCT = Conduct()
+"""Nothing kept, nobody to stop it, nothing to look at."""
+
+WholeStudy = Study[WholeNetwork, "NetworkTraining"]
+
+
+def train_network(
+    pairs: Pairs, config: NetworkTraining, conduct: Conduct = CONDUCT
+) -> Job[Trained]:
+    """Train a network on annotated pairs, from scratch.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Annotated images.
+    config : NetworkTraining
+        Settings; the defaults need no touching. Its class says which network.
+    conduct : Conduct
+        How it is run: checkpoints, when to stop, what to preview.
+
+    Yields
+    ------
+    Progress
+        Training, with loss and held-out Dice.
+
+    Returns
+    -------
+    Trained
+        Model file and report.
+
+    Raises
+    ------
+    InputError
+        The pairs or settings cannot be used.
+    JobError
+        Memory ran out.
+    """
+    return (yield from _train(ClassGoal(pairs), config, conduct))
+
+
+def train_objects(
+    pairs: Pairs, config: Med2dObjects, conduct: Conduct = CONDUCT
+) -> Job[Trained]:
+    """Train a network to tell touching objects apart.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Annotated images, in which each object is drawn whole.
+    config, conduct
+        As for `train_network`.
+
+    Yields
+    ------
+    Progress
+        Training, with loss and held-out scores.
+
+    Returns
+    -------
+    Trained
+        Model file and report.
+
+    Raises
+    ------
+    InputError
+        The pairs or settings cannot be used; scribbles are no objects.
+    JobError
+        Memory ran out.
+    """
+    goal = ObjectGoal(pairs, config.border)
+    return (yield from _train(goal, config, conduct))
+
+
+def study_of(
+    goal: Goal,
+    config: NetworkTraining,
+    conduct: Conduct = CONDUCT,
+    objective: ObjectiveFactory = supervised,
+) -> WholeStudy:
+    """Return the study of a network, ready to run."""
+    return Study(WholeNetwork.of(config), goal, config, conduct, objective)
+
+
+def _train(goal: Goal, config: NetworkTraining, conduct: Conduct) -> Job[Trained]:
+    """Run a study and put model file and report together."""
+    yield Progress(0, None, "preparing the images")
+    study = study_of(goal, config, conduct)
+    yield from study.run()
+    report = study.report()
+    return Trained(model_file_of(study, report), report, study.replay)
+
+
+def model_file_of(study: WholeStudy, report: TrainingReport) -> ModelFile:
+    """Return the model file of a study that was run, with all its weights."""
+    tensors = {
+        # in one order, whatever the layout in memory is
+        name: item.detach().cpu().contiguous().numpy()
+        for name, item in study.trained.state_dict().items()
+    }
+    entry = NETWORKS[study.config.network]
+    parts = isinstance(study.goal, ObjectGoal)
+    title = f"{entry.title} for objects" if parts else entry.title
+    kind = f"{entry.name}-objects" if parts else entry.name
+    return ModelFile(card_of(study, report, kind, title), tensors)
