@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 USUAL, NARROWEST = 260, 120
 """Widths in pixels that sentences ask for, and that they are content with."""
+
+BREAKS = re.compile(r"([/\\_-]|\.(?!\d))(?=\w)")
+"""Where paths and names may be broken: after marks, though not inside a number."""
 
 
 class Words(QLabel):
@@ -33,7 +37,6 @@ class Words(QLabel):
         super().__init__(parent)
         self.setObjectName(name)
         self.setWordWrap(True)
-        # what is rich text wraps anywhere
         self.setTextFormat(Qt.TextFormat.RichText)
         policy = QSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
         policy.setHeightForWidth(True)
@@ -42,7 +45,8 @@ class Words(QLabel):
 
     def setText(self, sentence: str) -> None:
         """Show a sentence, as it stands."""
-        self.show_rich(html.escape(sentence).replace("\n", "<br>"), sentence)
+        breakable = BREAKS.sub("\\1\u200b", sentence)
+        self.show_rich(html.escape(breakable).replace("\n", "<br>"), sentence)
 
     def show_rich(self, rich: str, plain: str = "") -> None:
         """Show rich text, and remember what it says in plain words."""
