@@ -78,7 +78,8 @@ TORCH = frozenset(
 
 QUICK = (
     "__init__ __main__ _types _release _config _labels io metrics matching surfaces "
-    "instances measurements blocks batch samples evaluation layer_data models.__init__ "
+    "instances measurements blocks large scratch batch samples evaluation layer_data "
+    "models.__init__ "
     "models.registry models.bundled models.weights models._download "
     "models.everything_settings models.overlaps "
     "training.__init__ engine cli widgets"
@@ -88,7 +89,7 @@ QUICK = (
 COMPUTE_SIDE = frozenset(
     f"engine.{name}"
     for name in (
-        "__main__ batching measuring prompting segmenting server training"
+        "__main__ batching large_layers measuring prompting segmenting server training"
     ).split()
 )
 """What runs in the compute process alone, and so may import torch."""
