@@ -78,7 +78,7 @@ TORCH = frozenset(
 
 QUICK = (
     "__init__ __main__ _types _release _config _labels io metrics matching surfaces "
-    "instances object_settings measurements blocks batch samples evaluation "
+    "instances object_settings measurements blocks large scratch batch samples evaluation "
     "layer_data models.__init__ models.registry models.bundled models.weights "
     "models._download models.everything_settings models.overlaps "
     "training.__init__ training.settings training.prompt_tuning "

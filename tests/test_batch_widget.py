@@ -822,7 +822,7 @@ def test_a_real_cluster_fills_the_folder(
         n_workers=2,
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=50,
     ) as cluster:
         form.control("cluster").setText(cluster.scheduler_address)
