@@ -78,9 +78,9 @@ TORCH = frozenset(
 
 QUICK = (
     "__init__ __main__ _types _release _config _labels io metrics matching surfaces "
-    "instances object_settings measurements blocks large scratch batch samples evaluation "
-    "layer_data models.__init__ models.registry models.bundled models.weights "
-    "models._download models.everything_settings models.overlaps "
+    "instances object_settings measurements blocks large scratch batch samples "
+    "evaluation layer_data models.__init__ models.registry models.bundled "
+    "models.weights models._download models.everything_settings models.overlaps "
     "training.__init__ training.settings training.prompt_tuning "
     "training.network_training engine cli widgets"
 ).split()
