@@ -469,7 +469,7 @@ def test_what_is_no_annotation(tmp_path: Path) -> None:
         "overlay.png": "colour",
         "lossy.jpg": "JPEG",
         "probability.npy": "whole numbers",
-        "nan.npy": "no number at all",
+        "nan.npy": "whole numbers",
         "huge.npy": "largest",
     }
     for name, word in words.items():

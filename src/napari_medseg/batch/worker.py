@@ -151,6 +151,7 @@ class ImageWorker:
             written, note = self._segment_large(image, work, queue)
             _check_unchanged(work.source, before)
         else:
+            _refuse_no_numbers(image)
             found = self._predict(image, queue)
             _check_unchanged(work.source, before)
             note = found.note
@@ -340,6 +341,17 @@ class _Slices:
     def together(self) -> Any:
         """Return all slices, ``(*stack, ...)``."""
         return self._array.reshape(*self._stack, *self._array.shape[1:])
+
+
+def _refuse_no_numbers(image: ImageFile) -> None:
+    """Refuse an image in which nothing can be found, as there is nothing in it."""
+    if image.data.dtype.kind == "f" and not any(
+        np.isfinite(plane).any() for _, plane in image.slices()
+    ):
+        raise InputError(
+            f"{image.path} holds no number at all: every pixel is NaN or infinite. "
+            "Export it again from the original."
+        )
 
 
 def _check_unchanged(source: Path, before: Stamp) -> None:

@@ -211,12 +211,6 @@ def _check_values(path: Path, data: ImageArray) -> None:
     if 0 in data.shape:
         raise InputError(f"{path} has no pixels (shape {data.shape}). Export it again.")
     check_shape(path, data.shape)
-    loaded = isinstance(data, np.ndarray) and not isinstance(data, np.memmap)
-    if loaded and data.dtype.kind == "f" and not np.isfinite(np.asarray(data)).any():
-        raise InputError(
-            f"{path} holds no number at all: every pixel is NaN or infinite. Export it "
-            "again from the original."
-        )
 
 
 def _user_axes(path: Path, shape: tuple[int, ...], axes: str) -> str:
