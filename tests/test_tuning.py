@@ -239,6 +239,14 @@ def test_every_image_says_which_labels_it_doubts(sam: str) -> None:
     assert train(gather(data, ignore=255), sam).suspects == ()
 
 
+def test_labels_are_doubted_where_embeddings_change_at_each_step(sam: str) -> None:
+    """With prompts in the encoder, views are made anew for each step."""
+    trained = train(
+        pairs(2), sam, encoder_prompts=1, label_noise="spatial", validate=0
+    )
+    assert all(item.probability.std() > 0 for item in trained.suspects)
+
+
 def test_the_report_names_the_most_suspect_images() -> None:
     blank = np.zeros((2, 2), np.float32)
     suspects = [
