@@ -241,9 +241,7 @@ def test_every_image_says_which_labels_it_doubts(sam: str) -> None:
 
 def test_labels_are_doubted_where_embeddings_change_at_each_step(sam: str) -> None:
     """With prompts in the encoder, views are made anew for each step."""
-    trained = train(
-        pairs(2), sam, encoder_prompts=1, label_noise="spatial", validate=0
-    )
+    trained = train(pairs(2), sam, encoder_prompts=1, label_noise="spatial", validate=0)
     assert all(item.probability.std() > 0 for item in trained.suspects)
 
 

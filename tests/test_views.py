@@ -90,7 +90,7 @@ def test_maps_of_an_image_follow_its_views(shape: tuple[int, int]) -> None:
         carried = functional.grid_sample(whole[None, 1:], grid, align_corners=False)
         inside = view.weight > 0.999
         off = (carried[0, 0] - view.shares[1].float())[inside].abs()
-        assert float(off.mean()) < 0.03
+        assert float(off.mean()) < 0.05
         assert float(off.max()) < 0.6
 
 
