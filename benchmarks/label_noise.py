@@ -67,16 +67,20 @@ class Noisy:
         Images to train on, and to measure on.
     kind : str
         ``contours``, ``objects``, or ``expert``: the masks of one person.
+    size : int or None
+        Pixels a side that SAM looks at; None for what it was made for.
     """
 
     set: str
     images: int
     test: int
     kind: str
+    size: int | None = None
 
 
 TASKS = {
-    "lungs": Noisy("lungs", 48, 40, "contours"),
+    # the images have no more pixels than that
+    "lungs": Noisy("lungs", 48, 40, "contours", 256),
     "nuclei": Noisy("fluo", 32, 40, "objects"),
     "outline": Noisy("outline", 20, 16, "expert"),
 }
@@ -156,10 +160,10 @@ def trained(
     pairs: Pairs,
     seed: int,
     objective: ObjectiveFactory,
-    config: PromptTuning | None = None,
+    size: int | None,
 ) -> Study:
     """Train one way."""
-    config = replace(config or PromptTuning(), seed=seed)
+    config = PromptTuning(seed=seed, working_size=size)
     goal = ClassGoal(pairs)
     study = Study(backbone, Prompts.of(config), goal, config, Conduct(), objective)
     finish(study.run())
@@ -248,7 +252,7 @@ def one(
     given = clean if level == "none" else corrupted(name, clean, level, seed, data)
     began = time.monotonic()
     learning = LEARNING["spatial" if way == "spatial" else "none"]
-    study = trained(backbone, given, seed, learning)
+    study = trained(backbone, given, seed, learning, TASKS[name].size)
     seconds = time.monotonic() - began
     facts = {
         "task": name,
