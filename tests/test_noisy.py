@@ -255,7 +255,18 @@ def test_doubts_are_kept_and_taken_up() -> None:
     learn(first, batch_of(image, shares), 3)
     second.load_state(first.state())
     assert torch.equal(first.given[3].rate, second.given[3].rate)
-    assert {name: item.shape for name, item in first.state().items()} == {
-        "3.mean": (48, 48),
-        "3.raw": (48, 48),
-    }
+    assert set(first.state()) == {"3.mean", "3.raw", "3.seen"}
+    assert second.given[3].seen == 3
+
+
+def test_images_of_many_windows_are_asked_about_less_often() -> None:
+    """Once for as many views as it takes to see all of it."""
+    image, shares, _ = task()
+    objective = objective_of(image, shares, wait=0)
+    objective.given[3].windows = 3
+    untouched = objective.given[3].rate
+    asked = learn(objective, batch_of(image, shares), 2).modes
+    assert all(asked)
+    assert objective.given[3].rate is untouched
+    asked = learn(objective, batch_of(image, shares), 5).modes
+    assert asked.count(False) == 2

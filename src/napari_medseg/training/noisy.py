@@ -83,12 +83,19 @@ class Given:
         ``float32 (h, w)``, the share of each that is annotated.
     config : FieldConfig
         The field.
+    windows : int
+        In how many windows the network takes the image. So many times it is seen
+        before the field takes steps, since the network is asked about all of it.
     """
 
-    def __init__(self, shares: Tensor, weight: Tensor, config: FieldConfig) -> None:
+    def __init__(
+        self, shares: Tensor, weight: Tensor, config: FieldConfig, windows: int = 1
+    ) -> None:
         self.shares = shares
         self.weight = weight
         self.config = config
+        self.windows = windows
+        self.seen = 0
         self.field = Field.begin((weight.shape[0], weight.shape[1]), config)
 
     @property
@@ -188,22 +195,25 @@ class SpatialNoise:
         if step <= self.wait:
             return
         for number in self._seen:
-            self.given[number].refine(
-                ask(self.predict, model, number), self.config.steps
-            )
+            given = self.given[number]
+            given.seen += 1
+            if given.seen % given.windows == 0:
+                given.refine(ask(self.predict, model, number), self.config.steps)
 
     def state(self) -> dict[str, Tensor]:
         """Return the fields, for a checkpoint."""
-        return {
-            f"{number}.{name}": value
-            for number, given in self.given.items()
-            for name, value in (("mean", given.field.mean), ("raw", given.field.raw))
-        }
+        kept = {}
+        for number, given in self.given.items():
+            kept[f"{number}.mean"] = given.field.mean
+            kept[f"{number}.raw"] = given.field.raw
+            kept[f"{number}.seen"] = torch.tensor(given.seen)
+        return kept
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the fields of a checkpoint up again."""
         for number, given in self.given.items():
             given.field = Field(state[f"{number}.mean"], state[f"{number}.raw"])
+            given.seen = int(state[f"{number}.seen"])
 
 
 def soften(shares: Tensor, rates: Tensor) -> Tensor:
@@ -252,7 +262,7 @@ def spatial_noise(study: Study, training: Sequence[int]) -> SpatialNoise:
 def given_labels(study: Study, number: int, config: NoiseConfig) -> Given:
     """Return the labels of an image of a study, of which nothing is thought yet."""
     labels = whole_labels(study.examples[number], study.view_config)
-    return Given(*labels, config.field)
+    return Given(*labels, config.field, len(study.windows[number]))
 
 
 def find_suspects(study: Study) -> Job[tuple[Suspect, ...]]:
