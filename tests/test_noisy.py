@@ -227,15 +227,13 @@ def test_a_network_and_the_doubts_teach_each_other() -> None:
     learn(objective, batch, 20)
     untouched = objective.given[3].rate
     assert float(untouched.max()) < 0.02  # the fields wait
-    model = learn(objective, batch, 30)
+    model = learn(objective, batch, 60)
     rate = objective.given[3].rate
-    assert float((rate[strip] > 0.5).float().mean()) > 0.7
+    assert float((rate[strip] > 0.5).float().mean()) > 0.9
     assert float((rate[~strip] > 0.5).float().mean()) < 0.01
     assert set(model.modes) == {True, False}
     assert model.training
-    plain = Pixels()
     torch.testing.assert_close(objective.rates(batch)[0], rate, atol=1e-6, rtol=0)
-    assert float(model.slope) > float(plain.slope)
 
 
 def test_doubts_follow_a_turned_view() -> None:
