@@ -17,8 +17,9 @@ What is decided here, since the paper trains on whole images of one size:
   still; the network is asked once, not at each of them. They are 30, not 10: from
   where a field begins it takes about a hundred to doubt a patch, and a training of a
   few hundred steps sees each image a dozen times.
-* The fields wait for the first part of the training: a network that knows nothing yet
-  contradicts everything.
+* The fields wait for half of the training: a network that knows little yet contradicts
+  everything, is believed, and both stay there. Prompt tuning may take a hundred steps
+  before it finds what is wanted.
 * Pixels without a label say nothing of themselves and have a field like any other,
   which their neighbours shape.
 * Expectations are computed by quadrature, not by drawing, and the deviation is a
@@ -65,7 +66,7 @@ class NoiseConfig:
 
     field: FieldConfig = field(default_factory=FieldConfig)
     steps: int = setting(30, "Steps of a field after each step of training.", ge=1)
-    wait: float = setting(0.2, "Share of the training before they begin.", ge=0, le=1)
+    wait: float = setting(0.5, "Share of the training before they begin.", ge=0, le=1)
     last_steps: int = setting(200, "Steps of each field after the training.", ge=1)
 
     def __post_init__(self) -> None:
