@@ -34,10 +34,11 @@ from napari_medseg.io.pairs import Pair, Pairs, gather
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal
-from napari_medseg.training.noisy import find_suspects
+from napari_medseg.training.learners import AdaptedSam
+from napari_medseg.training.noisy import find_suspects, spatial_noise
 from napari_medseg.training.prompt_tuning import PromptTuning
-from napari_medseg.training.study import Study
-from napari_medseg.training.tuning import LEARNING, Prompts
+from napari_medseg.training.study import Study, supervised
+from napari_medseg.training.tuning import Prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,7 +169,8 @@ def trained(
     """Train one way."""
     config = PromptTuning(seed=seed, steps=STEPS, views=views)
     goal = ClassGoal(pairs)
-    study = Study(backbone, Prompts.of(config), goal, config, Conduct(), objective)
+    learner = AdaptedSam(backbone, Prompts.of(config), None, views)
+    study = Study(learner, goal, config, Conduct(), objective)
     finish(study.run())
     return study
 
@@ -267,7 +269,7 @@ def one(
         clean, test = clean[:QUICK_IMAGES], test[:QUICK_TEST]
     given = clean if level == "none" else corrupted(name, clean, level, seed, data)
     began = time.monotonic()
-    learning = LEARNING["spatial" if way == "spatial" else "none"]
+    learning = spatial_noise if way == "spatial" else supervised
     views = QUICK_VIEWS if quick else None
     study = trained(backbone, given, seed, learning, views)
     seconds = time.monotonic() - began

@@ -43,6 +43,7 @@ from napari_medseg._config import check, setting
 from napari_medseg._types import Job, Progress
 from napari_medseg.models.framing import resize
 from napari_medseg.training.label_field import Field, FieldConfig, refine
+from napari_medseg.training.study import supervised
 from napari_medseg.training.supervised import LossConfig, Supervised
 from napari_medseg.training.suspects import DOUBTED, Suspect
 from napari_medseg.training.views import whole_labels
@@ -53,8 +54,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from napari_medseg._types import FloatArray
-    from napari_medseg.training.study import Study
-    from napari_medseg.training.supervised import LabelledBatch
+    from napari_medseg.training.settings import TrainingSettings
+    from napari_medseg.training.study import AnyStudy, ObjectiveFactory
+from napari_medseg.training.supervised import LabelledBatch
 
 LEAST = 1e-6
 """Smallest probability that a network is taken to give."""
@@ -248,7 +250,12 @@ def ask(
         model.train(training)
 
 
-def spatial_noise(study: Study, training: Sequence[int]) -> SpatialNoise:
+def learning(config: TrainingSettings) -> ObjectiveFactory:
+    """Return how labels are learned from, by what a config says of their noise."""
+    return spatial_noise if config.label_noise == "spatial" else supervised
+
+
+def spatial_noise(study: AnyStudy, training: Sequence[int]) -> SpatialNoise:
     """Return the objective of a study that doubts its labels."""
     config = NoiseConfig()
     return SpatialNoise(
@@ -260,13 +267,16 @@ def spatial_noise(study: Study, training: Sequence[int]) -> SpatialNoise:
     )
 
 
-def given_labels(study: Study, number: int, config: NoiseConfig) -> Given:
+def given_labels(study: AnyStudy, number: int, config: NoiseConfig) -> Given:
     """Return the labels of an image of a study, of which nothing is thought yet."""
-    labels = whole_labels(study.examples[number], study.view_config)
-    return Given(*labels, config.field, len(study.windows[number]))
+    example = study.examples[number]
+    shares, weight = whole_labels(example, study.view_config)
+    shape = (example.target.shape[0], example.target.shape[1])
+    windows = len(study.view_config.framing.boxes(shape))
+    return Given(shares, weight, config.field, windows)
 
 
-def find_suspects(study: Study) -> Job[tuple[Suspect, ...]]:
+def find_suspects(study: AnyStudy) -> Job[tuple[Suspect, ...]]:
     """Ask a trained study which labels it doubts, on all of its images.
 
     The network is held still. Fields go on from where the training left them; those
@@ -275,7 +285,7 @@ def find_suspects(study: Study) -> Job[tuple[Suspect, ...]]:
     Parameters
     ----------
     study : Study
-        That was run.
+        That was run. One that did not doubt its labels finds none suspect.
 
     Yields
     ------
@@ -288,8 +298,9 @@ def find_suspects(study: Study) -> Job[tuple[Suspect, ...]]:
         One for each image, in their order.
     """
     objective = study.parts[-1].objective
-    config = NoiseConfig()
-    known = objective.given if isinstance(objective, SpatialNoise) else {}
+    if not isinstance(objective, SpatialNoise):
+        return ()
+    config, known = objective.config, objective.given
     found = []
     for number, example in enumerate(study.examples):
         yield Progress(number, len(study.examples), "looking for wrong labels")

@@ -41,8 +41,8 @@ from napari_medseg.widgets._preferences import choose_sam, preferences
 from napari_medseg.widgets._preview import Preview
 from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
-from napari_medseg.widgets._words import Words
 from napari_medseg.widgets._suspects import SuspectLabels
+from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     import napari.viewer
