@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from napari_medseg._types import FloatArray
     from napari_medseg.training.settings import TrainingSettings
     from napari_medseg.training.study import AnyStudy, ObjectiveFactory
-from napari_medseg.training.supervised import LabelledBatch
+    from napari_medseg.training.supervised import LabelledBatch
 
 LEAST = 1e-6
 """Smallest probability that a network is taken to give."""
