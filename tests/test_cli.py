@@ -230,6 +230,45 @@ def test_a_run_file_of_a_run_out_of_time_gives_the_same_bytes(
     assert again.read_bytes() == first.read_bytes()
 
 
+def test_suspect_labels_are_written_with_the_size_of_pixels(
+    data: Path, out: Path
+) -> None:
+    """And a replay gives the same model."""
+    for path in sorted((data / "images").iterdir()):
+        size = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+        tifffile.imwrite(path, tifffile.imread(path), ome=True, metadata=size)
+    noisy = ("--label-noise", "spatial", "--suspects", out / "suspects")
+    result = command(
+        "train", *folders_of(data), "--out", out / "a.medseg", *QUICK, *noisy, "--json"
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    names = [f"cell {index}" for index in range(4)]
+    assert sorted(report["suspects"]) == names
+    files = [f"suspects/{name}_suspect.tif" for name in names]
+    assert set(files) < set(content(out))
+    image = read_image(out / files[0])
+    assert image.plane().dtype == np.float32
+    assert image.plane().shape == (1, SIZE, SIZE)
+    assert 0 <= image.plane().min() < image.plane().max() <= 1
+    assert image.scale["X"] == 0.5
+    result = command(
+        "train", "--config", out / "a.run.yaml", "--out", out / "b.medseg", *noisy[2:]
+    )
+    assert result.exit_code == 0, result.output
+    assert (out / "b.medseg").read_bytes() == (out / "a.medseg").read_bytes()
+
+
+def test_suspect_labels_take_a_training_that_doubts_them(data: Path, out: Path) -> None:
+    words = ("train", *folders_of(data), "--out", out / "a.medseg", *QUICK)
+    result = command(*words, "--suspects", out / "suspects")
+    assert_refused(result, "--label-noise spatial")
+    (out / "file").write_text("x")
+    noisy = (*words, "--label-noise", "spatial")
+    assert_refused(command(*noisy, "--suspects", out / "file"), "is a file")
+    assert_refused(command(*words, "--label-noise", "some"), "none, spatial")
+
+
 def test_options_win_over_the_run_file(tuned: Tuned, out: Path) -> None:
     model = out / "other.medseg"
     result = command(

@@ -177,7 +177,8 @@ def test_perfect_answers_cost_nothing(hard: Tensor, weight: Tensor) -> None:
 def test_supervised_loss_is_the_weighted_sum(
     logits: Tensor, hard: Tensor, weight: Tensor
 ) -> None:
-    batch = LabelledBatch(logits, onehot(hard), weight)
+    nowhere = torch.zeros(len(logits)), torch.zeros(len(logits), 2, 3)
+    batch = LabelledBatch(logits, onehot(hard), weight, *nowhere)
     objective = Supervised(LossConfig(cross_entropy=0.5, dice=2.0))
     loss, figures = objective.step(torch.nn.Identity(), batch)
     entropy = soft_cross_entropy(logits, onehot(hard), weight)

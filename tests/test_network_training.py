@@ -285,3 +285,20 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     labels = tmp_path / "labels"
     command("segment", images, "--model", out, "--out", labels)
     assert len(list(labels.glob("*.tif"))) == 4
+
+
+def test_a_network_doubts_its_labels(tmp_path: Path) -> None:
+    """Whole images at their own resolution; a replay gives the same file."""
+    config = replace(QUICK, steps=4, label_noise="spatial")
+    trained = train(pairs(3), config)
+    assert [item.name for item in trained.suspects] == ["im0", "im1", "im2"]
+    for item in trained.suspects:
+        assert item.probability.shape == (SIZE, SIZE + 10)
+        assert item.probability.std() > 0
+    again = train(pairs(3), trained.config)
+    files = [
+        model_file.save(tmp_path / f"{number}.medseg", item.model_file)
+        for number, item in enumerate((trained, again))
+    ]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert train(pairs(3)).suspects == ()

@@ -22,7 +22,7 @@ from napari_medseg.training.trainer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 CPU = torch.device("cpu")
@@ -167,6 +167,44 @@ def test_resumed_run_is_as_if_never_interrupted(steps: int, tmp_path: Path) -> N
     assert same(weights(resumed), weights(whole))
     assert result == expected
     assert [entry["step"] for entry in result.history] == [0, 5, 10, 12]
+
+
+class Counting(Regression):
+    """Learns something of its own: the sum of the losses so far."""
+
+    def __init__(self, length: int = 1) -> None:
+        super().__init__()
+        self.total = torch.zeros(length)
+
+    def step(
+        self, model: nn.Module, batch: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, figures = super().step(model, batch)
+        self.total = self.total + loss.detach()
+        return loss, figures
+
+    def state(self) -> dict[str, Tensor]:
+        return {"total": self.total}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.total = state["total"]
+
+
+def test_what_an_objective_learns_is_kept_in_checkpoints(tmp_path: Path) -> None:
+    whole = Counting()
+    finish(fit(Toy(), whole, batches, config()))
+    path = tmp_path / "checkpoint.safetensors"
+    job = fit(Toy(), Counting(), batches, config(), checkpoint=path)
+    for _ in range(5):
+        next(job)
+    job.close()
+    with pytest.raises(InputError, match="another model"):
+        finish(fit(Toy(), Counting(2), batches, config(), checkpoint=path))
+    with pytest.raises(InputError, match="another model"):
+        finish(fit(Toy(), Regression(), batches, config(), checkpoint=path))
+    resumed = Counting()
+    finish(fit(Toy(), resumed, batches, config(), checkpoint=path))
+    assert torch.equal(resumed.total, whole.total)
 
 
 def test_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:

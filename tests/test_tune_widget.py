@@ -20,7 +20,7 @@ from napari_medseg.widgets._card import card_text
 from napari_medseg.widgets.tune import TuneWidget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 SCORE = {"dice": 0.91, "iou": 0.84, "dice_sd": 0.03, "images": 4}
@@ -178,13 +178,57 @@ def test_cancel_and_failure_leave_a_form_that_works(viewer: Any) -> None:
     assert len(form.engine.jobs) == 3
 
 
+def result_of(model: Path, suspects: Sequence[np.ndarray] = ()) -> dict[str, Any]:
+    """Return what the job ``train`` gives."""
+    return {
+        "model": str(model),
+        "report": REPORT,
+        "history": [],
+        "config": {},
+        "suspects": list(suspects),
+    }
+
+
+def test_suspect_labels_are_shown_over_their_slices(
+    viewer: Any, tmp_path: Path
+) -> None:
+    """As they were annotated when the training began; a second time in its place."""
+    form = with_layers(viewer, FakeEngine())
+    form.widget.set_config({"label_noise": "spatial"})
+    form.press("Tune")
+    assert form.engine.jobs[0][1]["config"]["label_noise"] == "spatial"
+    labels = viewer.layers[-1]
+    labels.data[5] = 1  # drawn meanwhile
+    found = [np.full((64, 64), 0.1 * index, np.float32) for index in range(4)]
+    form.engine.jobs[0][2].listener.on_done(result_of(tmp_path / "a.medseg", found))
+    layer = viewer.layers["cells: suspect labels"]
+    for index, slice_ in enumerate(found):
+        np.testing.assert_array_equal(layer.data[index], slice_)
+    assert not layer.data[4:].any()
+    assert tuple(layer.contrast_limits) == (0, 1)
+    np.testing.assert_allclose(layer.scale, (1, 0.5, 0.5))
+    count = len(viewer.layers)
+    form.press("Tune")
+    again = [found[3]] * 5
+    form.engine.jobs[-1][2].listener.on_done(result_of(tmp_path / "a.medseg", again))
+    assert len(viewer.layers) == count
+    np.testing.assert_array_equal(layer.data[5], found[3])
+
+
+def test_without_doubts_no_layer_is_added(viewer: Any, tmp_path: Path) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.press("Tune")
+    count = len(viewer.layers)
+    form.engine.jobs[0][2].listener.on_done(result_of(tmp_path / "a.medseg"))
+    assert len(viewer.layers) == count
+
+
 def test_the_card_says_how_good_it_is(viewer: Any, tmp_path: Path) -> None:
     form = with_layers(viewer, FakeEngine())
     form.press("Tune")
     model = tmp_path / "cells.medseg"
     model.write_bytes(b"a model")
-    result = {"model": str(model), "report": REPORT, "history": [], "config": {}}
-    form.engine.jobs[0][2].listener.on_done(result)
+    form.engine.jobs[0][2].listener.on_done(result_of(model))
     text = form.widget.card.text()
     assert "0.91 ± 0.03" in text
     assert "4 images held out" in text

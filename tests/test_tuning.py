@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from napari_medseg._config import from_dict, to_dict
 from napari_medseg._types import InputError, WeightsError, finish
@@ -21,6 +22,7 @@ from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.report import Trained, TrainingReport, warnings_of
 from napari_medseg.training.scoring import Score, Summary, score_image
 from napari_medseg.training.supervised import LossConfig, Supervised
+from napari_medseg.training.suspects import Suspect
 from napari_medseg.training.tuning import model_file_of, study_of, tune
 from napari_medseg.training.views import Example
 
@@ -187,6 +189,76 @@ def test_cancelled_run_is_resumed(
     finished = train(pairs(count), settings, options={"checkpoints": folder})
     assert same(expected, finished, tmp_path)
     assert finished.report.held_out == expected.report.held_out
+
+
+@pytest.mark.parametrize(("count", "reports"), [(3, 9), (8, 12)])
+def test_run_that_doubts_its_labels_is_resumed_and_replayed(
+    count: int, reports: int, sam: str, tmp_path: Path
+) -> None:
+    """What was thought of the labels when it ended is taken up again."""
+    settings = config(sam, learning_rate=0.05, label_noise="spatial")
+    expected = train(pairs(count), settings)
+    folder = tmp_path / "checkpoints"
+    job = tune(pairs(count), settings, Conduct(checkpoints=folder))
+    for _ in range(reports):
+        next(job)
+    job.close()
+    (path,) = list(folder.iterdir())[:1]
+    assert any(name.startswith("objective.") for name in load_file(path))
+    resumed = train(pairs(count), settings, options={"checkpoints": folder})
+    assert same(expected, resumed, tmp_path)
+    assert replace(expected.report, seconds=0) == replace(resumed.report, seconds=0)
+    for first, second in zip(expected.suspects, resumed.suspects, strict=True):
+        np.testing.assert_array_equal(first.probability, second.probability)
+    text = json.dumps(to_dict(expected.config))
+    again = train(pairs(count), from_dict(PromptTuning, json.loads(text), "run.yaml"))
+    assert same(expected, again, tmp_path)
+    assert not same(expected, train(pairs(count), sam, learning_rate=0.05), tmp_path)
+
+
+def test_every_image_says_which_labels_it_doubts(sam: str) -> None:
+    """Held-out ones too; what is not annotated is not doubted."""
+    data = [pair(number) for number in range(8)]
+    for item in data:
+        item.annotation[:20] = 255
+    trained = train(
+        gather(data, annotation="dense", ignore=255), sam, label_noise="spatial"
+    )
+    assert [item.name for item in trained.suspects] == [item.name for item in data]
+    for item in trained.suspects:
+        assert item.probability.shape == (SIZE, SIZE)
+        assert item.probability.dtype == np.float32
+        assert not item.probability[:20].any()
+        assert 0 < item.probability[20:].min()
+        assert item.probability.max() < 1
+        doubted = item.probability[20:] > 0.5
+        assert item.share == pytest.approx(float(doubted.mean()))
+    shares = trained.report.suspects
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert set(shares) == {item.name for item in data}
+    assert train(gather(data, ignore=255), sam).suspects == ()
+
+
+def test_labels_are_doubted_where_embeddings_change_at_each_step(sam: str) -> None:
+    """With prompts in the encoder, views are made anew for each step."""
+    trained = train(pairs(2), sam, encoder_prompts=1, label_noise="spatial", validate=0)
+    assert all(item.probability.std() > 0 for item in trained.suspects)
+
+
+def test_the_report_names_the_most_suspect_images() -> None:
+    blank = np.zeros((2, 2), np.float32)
+    suspects = [
+        Suspect("fine", blank, 0.0),
+        Suspect("bad", blank, 0.0314),
+        Suspect("worse", blank, 0.2),
+    ]
+    report = TrainingReport(1, 1.0, 1, 1, None, None, 3).with_suspects(suspects)
+    (sentence,) = report.warnings
+    assert "2 of 3 images" in sentence
+    assert "worse (20.0%), bad (3.1%)." in sentence
+    assert "fine" not in sentence
+    assert list(report.to_dict()["suspects"]) == ["worse", "bad", "fine"]
+    assert TrainingReport(1, 1.0, 1, 1, None, None, 3).with_suspects([]).warnings == ()
 
 
 def test_checkpoints_of_other_images_or_settings_are_not_resumed(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from napari_medseg.models.framing import Framing
 from napari_medseg.models.sam import PIXEL_MEAN, PIXEL_STD
@@ -22,6 +23,7 @@ from napari_medseg.training.views import (
     changed_view,
     plain_views,
     stack,
+    whole_labels,
 )
 
 
@@ -57,7 +59,8 @@ def correlation(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def same(first: View, second: View) -> bool:
-    return all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+    pairs = zip(first, second, strict=True)
+    return all(torch.equal(*map(torch.as_tensor, pair)) for pair in pairs)
 
 
 @pytest.mark.parametrize("number", range(30))
@@ -70,6 +73,25 @@ def test_image_and_target_are_changed_alike(
     shares = view.shares[1].float()
     assert shares[known].max() > 0.2
     torch.testing.assert_close(grey(view)[known], shares[known], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (70, 90), (150, 90), (40, 64)])
+def test_maps_of_an_image_follow_its_views(shape: tuple[int, int]) -> None:
+    """Turned, mirrored, magnified, padded; windows of larger images too."""
+    example = replace(self_portrait(blobs(shape)), number=7)
+    known = config()
+    whole, weight = whole_labels(example, known)
+    assert (weight == 1).all()
+    made = [changed_view(example, number, known) for number in range(16)]
+    for view in [*plain_views(example, known), *made]:
+        assert view.number == 7
+        size = [1, 1, *view.weight.shape]
+        grid = functional.affine_grid(view.place[None], size, align_corners=False)
+        carried = functional.grid_sample(whole[None, 1:], grid, align_corners=False)
+        inside = view.weight > 0.999
+        off = (carried[0, 0] - view.shares[1].float())[inside].abs()
+        assert float(off.mean()) < 0.05
+        assert float(off.max()) < 0.6
 
 
 def test_brightness_changes_leave_what_is_shown() -> None:
@@ -189,6 +211,8 @@ def marked(count: int) -> list[View]:
             torch.full((1, 2, 2), float(index)),
             torch.zeros(2, 2, 2).half(),
             torch.ones(2, 2).half(),
+            index,
+            torch.eye(2, 3),
         )
         for index in range(count)
     ]
@@ -230,7 +254,7 @@ def test_fresh_views_are_new_at_every_step_and_alike_at_every_run() -> None:
     for step in (5, 0, 5):
         first, second = batches(step), again(step)
         assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
-        assert {item.dtype for item in first} == {torch.float32}
+        assert {item.dtype for item in first[:3]} == {torch.float32}
     inputs = torch.cat([batches(step).inputs for step in range(6)])
     assert len({item.numpy().tobytes() for item in inputs}) == 12
 
@@ -253,5 +277,6 @@ def test_fresh_views_show_every_image_as_often() -> None:
 
 def test_stack_gives_float32() -> None:
     batch = stack(marked(2))
-    assert {item.dtype for item in batch} == {torch.float32}
+    assert {item.dtype for item in batch[:3]} == {torch.float32}
+    assert batch.numbers.tolist() == [0, 1]
     assert batch.shares.shape == (2, 2, 2, 2)

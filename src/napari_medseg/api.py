@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_medseg.io.pairs import Pairs
     from napari_medseg.training.report import Trained
 
-__all__ = ["load", "train", "train_job"]
+__all__ = ["finish", "load", "train", "train_job"]
 
 
 def train_job(

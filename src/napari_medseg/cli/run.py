@@ -99,6 +99,12 @@ def train(
         Path | None,
         typer.Option(help="Folder of checkpoints: go on where a killed run stopped."),
     ] = None,
+    suspects: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for images of suspect labels (with --label-noise spatial)."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the model file if it exists.")
     ] = False,
@@ -122,6 +128,7 @@ def train(
         run = RunFile.assemble(config, given, settings, today())
         kind = config_class(lookup_method(run.method).config)
         chosen = from_dict(kind, run.config, str(config or "the command line"))
+        _check_suspects(suspects, chosen)
         pairs = read_pairs(
             run.images, run.masks, annotation=run.annotation, ignore=run.ignore
         )
@@ -133,6 +140,10 @@ def train(
 
         save(out, trained.model_file)
         run.done(trained.config).save(run_path)
+        if suspects is not None:
+            from napari_medseg.training.suspects import write_suspects
+
+            write_suspects(suspects, trained.suspects, pairs)
         report = trained.report.to_dict()
         report |= {
             "model": str(out),
@@ -165,6 +176,19 @@ def _check_out(out: Path, config: Path | None, *, overwrite: bool) -> Path:
         if path.exists() and not overwrite and not repeated:
             raise InputError(f"{path} exists; choose another name, or add --overwrite.")
     return run_path
+
+
+def _check_suspects(folder: Path | None, config: Any) -> None:
+    """Refuse a folder for suspect labels where there will be none."""
+    if folder is None:
+        return
+    if getattr(config, "label_noise", "none") == "none":
+        raise InputError(
+            "--suspects writes which labels look wrong, which only a training with "
+            "--label-noise spatial finds out. Add it, or leave --suspects out."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose a folder for suspect labels.")
 
 
 def _print_training(report: Any, out: Path, run_path: Path) -> None:

@@ -106,7 +106,9 @@ def train(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     -------
     dict
         ``model``: the file; ``report``: `TrainingReport.to_dict`; ``history``:
-        held-out figures by step; ``config``: the settings that give the same again.
+        held-out figures by step; ``config``: the settings that give the same again;
+        ``suspects``: of layers, how probably each label is wrong, a ``float32 (Y, X)``
+        for each of the pairs, where labels were doubted; else none.
     """
     yield Progress(0, None, "reading the annotated images")
     kind: type[Any] = config_class(lookup_method(arguments["method"]).config)
@@ -124,6 +126,9 @@ def train(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         "report": trained.report.to_dict(),
         "history": list(trained.report.history),
         "config": to_dict(trained.config),
+        "suspects": []
+        if arguments["pairs"] is None
+        else [suspect.probability for suspect in trained.suspects],
     }
 
 

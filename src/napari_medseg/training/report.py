@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from napari_medseg.training.suspects import ranked, sentence_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_medseg.io.model_file import ModelFile
     from napari_medseg.training.scoring import Score, Summary
+    from napari_medseg.training.suspects import Suspect
 
 NO_BETTER = 0.005
 """A tuned model whose Dice is not above the untuned one's by this is no better."""
@@ -40,6 +43,9 @@ class TrainingReport:
     otsu : Summary or None
         Scores of Otsu's threshold on the same images, where nothing is untuned and
         there is one class of objects.
+    suspects : dict
+        By image, the share of its labels that look wrong, largest first; empty where
+        labels were not doubted.
     """
 
     parameters: int
@@ -52,6 +58,7 @@ class TrainingReport:
     warnings: tuple[str, ...] = ()
     history: list[dict[str, float]] = field(default_factory=list)
     otsu: Summary | None = None
+    suspects: dict[str, float] = field(default_factory=dict)
 
     @property
     def compared(self) -> tuple[str, Summary] | None:
@@ -68,6 +75,13 @@ class TrainingReport:
         }
         return found if self.otsu is None else found | {"otsu": self.otsu.rounded()}
 
+    def with_suspects(self, suspects: Sequence[Suspect]) -> TrainingReport:
+        """Return the report with what was found wrong with the labels."""
+        told = sentence_of(suspects)
+        shares = {item.name: round(item.share, 5) for item in ranked(suspects)}
+        warnings = self.warnings if told is None else (*self.warnings, told)
+        return replace(self, suspects=shares, warnings=warnings)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON holds it; ``held_out`` and ``untuned`` are Dice."""
         return {
@@ -82,6 +96,7 @@ class TrainingReport:
             "untuned_scores": self.untuned and self.untuned.rounded(),
             "otsu": self.otsu and round(self.otsu.dice, 4),
             "warnings": list(self.warnings),
+            "suspects": self.suspects,
             "history": self.history,
         }
 
@@ -98,11 +113,14 @@ class Trained:
         How it went.
     config : object
         The config that gives the same model file again.
+    suspects : tuple of Suspect
+        Which labels look wrong, an entry an image; empty where none were doubted.
     """
 
     model_file: ModelFile
     report: TrainingReport
     config: Any
+    suspects: tuple[Suspect, ...] = ()
 
 
 def warnings_of(

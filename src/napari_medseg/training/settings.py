@@ -30,6 +30,11 @@ class TrainingSettings:
     batch: int = setting(3, "Views a step.", ge=1)
     dice: float = setting(1.0, "Weight of the Dice loss.", ge=0.0)
     cross_entropy: float = setting(1.0, "Weight of the cross-entropy.", ge=0.0)
+    label_noise: str = setting(
+        "none",
+        "Trust every label, or doubt those in patches that the network contradicts.",
+        choices=("none", "spatial"),
+    )
     validate: int | None = setting(
         None, "Images held out to measure on; by default a quarter, or folds.", ge=0
     )

@@ -97,6 +97,7 @@ class _Part:
     """One training of the run: its model, how it went, what was measured."""
 
     model: nn.Module
+    objective: Objective[Any]
     result: FitResult
     training: tuple[int, ...]
     held_out: tuple[int, ...]
@@ -146,6 +147,7 @@ class Study(Generic[LearnerT, SettingsT]):
                 pair.name,
                 normalise(pair.image, self.normalisation),
                 goal.target(index, learner.shrink / framing.scale),
+                index,
             )
             for index, pair in enumerate(pairs)
         ]
@@ -208,9 +210,10 @@ class Study(Generic[LearnerT, SettingsT]):
         settings = self._fit_config()
         if held_out is None and self.parts and settings.stop_at is None:
             settings = replace(settings, stop_at=self.best_step)
+        objective = self.objective(self, training)
         job = fit(
             model,
-            self.objective(self, training),
+            objective,
             self.batches(training),
             settings,
             evaluate=held_out,
@@ -219,7 +222,7 @@ class Study(Generic[LearnerT, SettingsT]):
         )
         result = yield from self._with_previews(job, model, settings.evaluate_every)
         kept = split.held_out if split else ()
-        self.parts.append(_Part(model, result, training, kept))
+        self.parts.append(_Part(model, objective, result, training, kept))
 
     def _with_previews(
         self, job: Job[FitResult], model: nn.Module, every: int
@@ -315,11 +318,15 @@ class Study(Generic[LearnerT, SettingsT]):
         return [self._score_one(model, index) for index in images]
 
     def _score_one(self, model: nn.Module, index: int) -> Score:
+        probabilities = self.predict(model, index)
+        return self.goal.score(index, self.examples[index], probabilities)
+
+    def predict(self, model: nn.Module, index: int) -> FloatArray:
+        """Return class probabilities ``float32 (K, Y, X)`` of one of the images."""
         example = self.examples[index]
         kept = self.windows[index] if self.learner.keeps_inputs else None
         inputs = [view.inputs for view in kept] if kept else self._inputs(example)
-        probabilities = self._predict(model, example, inputs)
-        return self.goal.score(index, example, probabilities)
+        return self._predict(model, example, inputs)
 
     def _inputs(self, example: Example) -> list[Tensor]:
         """Return what the model takes of the windows of a whole image."""

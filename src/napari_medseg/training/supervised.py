@@ -24,11 +24,17 @@ class LabelledBatch(NamedTuple):
         ``(B, K, H, W)``, the share of each class in each pixel of the model's output.
     weight : Tensor
         ``(B, H, W)``, the share of each pixel that is annotated.
+    numbers : Tensor
+        ``int64 (B,)``, of which image each is a view.
+    places : Tensor
+        ``(B, 2, 3)``, where in the image each view lies; see `views.View`.
     """
 
     inputs: Tensor
     shares: Tensor
     weight: Tensor
+    numbers: Tensor
+    places: Tensor
 
 
 @dataclass(frozen=True)

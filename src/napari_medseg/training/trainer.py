@@ -13,7 +13,15 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    runtime_checkable,
+)
 
 import torch
 from lightning_fabric import Fabric
@@ -63,6 +71,19 @@ class Objective(Protocol[BatchT]):
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Do what is left to do once the weights have changed (a moving average)."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An objective that learns something of its own, which checkpoints must keep."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what is to be kept."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what was kept: tensors of the names and shapes of `state`."""
         ...
 
 
@@ -330,6 +351,7 @@ class _Run:
         for index, item in enumerate(self.trained):
             for key, value in self.optimiser.state.get(item, {}).items():
                 tensors[f"optimiser.{index}.{key}"] = value.detach()
+        tensors |= {f"objective.{k}": v for k, v in _state(self.objective).items()}
         result = self.result
         note = {
             "steps": result.steps,
@@ -363,7 +385,10 @@ class _Run:
                 f"{path} is the checkpoint of a run with seed {seed}, not "
                 f"{self.config.seed}. Delete it, or use that seed."
             )
-        if _shapes(_part(tensors, "model.")) != _shapes(_changing(self.model)):
+        own = _part(tensors, "objective.")
+        if _shapes(_part(tensors, "model.")) != _shapes(
+            _changing(self.model)
+        ) or _shapes(own) != _shapes(_state(self.objective)):
             raise InputError(
                 f"{path} is the checkpoint of another model. Delete it to start again."
             )
@@ -375,6 +400,8 @@ class _Run:
                 key: value if key == "step" else torch.empty_like(item).copy_(value)
                 for key, value in state.items()
             }
+        if isinstance(self.objective, Stateful):
+            self.objective.load_state(own)
         self.result = result
 
 
@@ -422,6 +449,11 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
 def _load_snapshot(model: nn.Module, snapshot: dict[str, Tensor]) -> None:
     """Put a snapshot back."""
     model.load_state_dict(snapshot, strict=False)
+
+
+def _state(objective: Objective[Any]) -> dict[str, Tensor]:
+    """Return what an objective wants kept; nothing of one that has no state."""
+    return objective.state() if isinstance(objective, Stateful) else {}
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:

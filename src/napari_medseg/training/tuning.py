@@ -29,6 +29,7 @@ from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.learners import AdaptedSam
 from napari_medseg.training.model_card import card_of
+from napari_medseg.training.noisy import find_suspects, learning
 from napari_medseg.training.report import Trained
 from napari_medseg.training.start import MAY_BE_KNOWN, Start, read_start
 from napari_medseg.training.study import Study, supervised
@@ -219,12 +220,13 @@ def study_of(
 def _tune(goal: Goal, config: PromptTuning, conduct: Conduct) -> Job[Trained]:
     """Run a study and put model file and report together."""
     yield Progress(0, None, "loading SAM")
-    study = study_of(goal, config, conduct)
+    study = study_of(goal, config, conduct, learning(config))
     yield from study.run()
-    report = study.report()
+    suspects = yield from find_suspects(study)
+    report = study.report().with_suspects(suspects)
     if config.start_from and report.held_out is not None:
         report = replace(report, warnings=(*report.warnings, MAY_BE_KNOWN))
-    return Trained(model_file_of(study, report), report, study.replay)
+    return Trained(model_file_of(study, report), report, study.replay, suspects)
 
 
 def model_file_of(study: PromptStudy, report: TrainingReport) -> ModelFile:

@@ -43,11 +43,14 @@ class Example:
         ``float32 (C, Y, X)`` in [0, 1].
     target : ndarray
         ``int32 (Y, X)``: 0 background, 1… classes, -1 not annotated.
+    number : int
+        Its place among the images.
     """
 
     name: str
     image: FloatArray
     target: LabelArray
+    number: int = 0
 
 
 class View(NamedTuple):
@@ -61,11 +64,18 @@ class View(NamedTuple):
         ``float16 (K, s, s)``.
     weight : Tensor
         ``float16 (s, s)``.
+    number : int
+        Place of the image among the images.
+    place : Tensor
+        ``float32 (2, 3)``: where the output lies in the image, as torch's
+        ``affine_grid`` takes it, so that maps of the image can follow the view.
     """
 
     inputs: Tensor
     shares: Tensor
     weight: Tensor
+    number: int
+    place: Tensor
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,11 @@ def plain_views(example: Example, config: ViewConfig) -> list[View]:
     list of View
         One for each box of ``config.framing``.
     """
-    boxes = config.framing.boxes(example.target.shape)
-    return [_view(example, box, config) for box in boxes]
+    shape = (example.target.shape[0], example.target.shape[1])
+    return [
+        _view(example, box, config, _place(box, shape, 0, mirror=False))
+        for box in config.framing.boxes(shape)
+    ]
 
 
 def changed_view(example: Example, number: int, config: ViewConfig) -> View:
@@ -140,15 +153,38 @@ def changed_view(example: Example, number: int, config: ViewConfig) -> View:
         int(rng.integers(length - side + 1))
         for length, side in zip(example.target.shape, (height, width), strict=True)
     )
-    rows, columns = Box(top, left, top + height, left + width).slices
+    box = Box(top, left, top + height, left + width)
+    rows, columns = box.slices
     turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
     if not turning:
         turns, mirror = 0, False
     image = _turn(example.image[:, rows, columns], turns, mirror)
     target = _turn(example.target[rows, columns], turns, mirror)
     whole = Box(0, 0, target.shape[0], target.shape[1])
-    piece = Example(example.name, _brighten(image, rng) if every else image, target)
-    return _view(piece, whole, replace(config, framing=closer))
+    brightened = _brighten(image, rng) if every else image
+    piece = replace(example, image=brightened, target=target)
+    shape = (example.target.shape[0], example.target.shape[1])
+    place = _place(box, shape, turns, mirror=mirror)
+    return _view(piece, whole, replace(config, framing=closer), place)
+
+
+def _place(
+    box: Box, shape: tuple[int, int], turns: int, *, mirror: bool
+) -> NDArray[np.float32]:
+    """Return the affine map from a turned and mirrored box to the image it is of.
+
+    Both run from -1 to 1 between their edges, across first, as in ``affine_grid``.
+    """
+    height, width = box.shape
+    scale = np.diag([width / shape[1], height / shape[0], 1.0])
+    scale[0, 2] = (box.left + box.right) / shape[1] - 1.0
+    scale[1, 2] = (box.top + box.bottom) / shape[0] - 1.0
+    # what stands at (x, y) after a quarter turn stood at (-y, x) before
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    flip = np.diag([-1.0 if mirror else 1.0, 1.0, 1.0])
+    whole = scale @ np.linalg.matrix_power(turn, turns) @ flip
+    result: NDArray[np.float32] = whole[:2].astype(np.float32)
+    return result
 
 
 def _turn(array: NDArray[Any], turns: int, mirror: bool) -> NDArray[Any]:
@@ -167,24 +203,64 @@ def _brighten(image: FloatArray, rng: np.random.Generator) -> FloatArray:
     return result
 
 
-def _view(example: Example, box: Box, config: ViewConfig) -> View:
-    """Cut a window and average its target down to the output's resolution."""
+def _view(
+    example: Example, box: Box, config: ViewConfig, place: NDArray[np.float32]
+) -> View:
+    """Cut a window and average its target down to the output's resolution.
+
+    ``place`` is where the box lies in the image; the margin beyond it is added here.
+    """
     framing = config.framing
     rows, columns = box.slices
     content = torch.from_numpy(np.ascontiguousarray(example.image[:, rows, columns]))
     shape = framing.scaled(box.shape)
     inputs = framing.pad(standardise(resize(content[None], shape)))[0]
-    target = torch.from_numpy(np.ascontiguousarray(example.target[rows, columns]))
-    known = target >= 0
-    onehot = functional.one_hot(target.clamp(min=0).long(), config.classes)
+    maps = _maps(example.target[rows, columns], config.classes, shape)
+    shares, weight = _split(functional.avg_pool2d(framing.pad(maps), config.shrink)[0])
+    # the content ends before the padded window does
+    down, across = framing.size / shape[0], framing.size / shape[1]
+    grown = np.array([[across, 0, across - 1], [0, down, down - 1], [0, 0, 1.0]])
+    lies = torch.from_numpy((place @ grown).astype(np.float32))
+    return View(inputs, shares.half(), weight.half(), example.number, lies)
+
+
+def whole_labels(example: Example, config: ViewConfig) -> tuple[Tensor, Tensor]:
+    """Return an image's labels as one map, as fine as the model's output.
+
+    Parameters
+    ----------
+    example : Example
+        The image.
+    config : ViewConfig
+        How views are made.
+
+    Returns
+    -------
+    shares : Tensor
+        ``float32 (K, h, w)``, the share of each class.
+    weight : Tensor
+        ``float32 (h, w)``, the share that is annotated.
+    """
+    grain = config.shrink / config.framing.scale
+    height, width = (max(1, round(side / grain)) for side in example.target.shape)
+    return _split(_maps(example.target, config.classes, (height, width))[0])
+
+
+def _maps(target: LabelArray, classes: int, shape: tuple[int, int]) -> Tensor:
+    """Return ``(1, K + 1, h, w)``: where each class is, and where any is known."""
+    values = torch.from_numpy(np.ascontiguousarray(target))
+    known = values >= 0
+    onehot = functional.one_hot(values.clamp(min=0).long(), classes)
     maps = onehot.permute(2, 0, 1).float() * known
-    stacked = torch.cat([maps, known[None].float()])[None]
-    padded = framing.pad(resize(stacked, shape).clamp(0, 1))
-    averaged = functional.avg_pool2d(padded, config.shrink)[0]
-    weight = averaged[-1]
-    shares = averaged[:-1] / weight.clamp(min=1e-6)
+    return resize(torch.cat([maps, known[None].float()])[None], shape).clamp(0, 1)
+
+
+def _split(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the shares of the classes in what is known, and how much is known."""
+    weight = maps[-1]
+    shares = maps[:-1] / weight.clamp(min=1e-6)
     shares[0] = torch.where(weight > 0, shares[0], 1.0)
-    return View(inputs, shares.half(), weight.half())
+    return shares, weight
 
 
 class KeptViews:
@@ -253,9 +329,11 @@ class FreshViews:
 
 def stack(views: Sequence[View]) -> LabelledBatch:
     """Put views into a batch, in float32."""
-    inputs, shares, weight = zip(*views, strict=True)
+    inputs, shares, weight, numbers, places = zip(*views, strict=True)
     return LabelledBatch(
         torch.stack(inputs).float(),
         torch.stack(shares).float(),
         torch.stack(weight).float(),
+        torch.tensor(numbers),
+        torch.stack(places),
     )

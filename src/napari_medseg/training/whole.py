@@ -15,6 +15,7 @@ from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.learners import WholeNetwork
 from napari_medseg.training.model_card import card_of
+from napari_medseg.training.noisy import find_suspects, learning
 from napari_medseg.training.report import Trained
 from napari_medseg.training.study import Study, supervised
 
@@ -111,10 +112,11 @@ def study_of(
 def _train(goal: Goal, config: NetworkTraining, conduct: Conduct) -> Job[Trained]:
     """Run a study and put model file and report together."""
     yield Progress(0, None, "preparing the images")
-    study = study_of(goal, config, conduct)
+    study = study_of(goal, config, conduct, learning(config))
     yield from study.run()
-    report = study.report()
-    return Trained(model_file_of(study, report), report, study.replay)
+    suspects = yield from find_suspects(study)
+    report = study.report().with_suspects(suspects)
+    return Trained(model_file_of(study, report), report, study.replay, suspects)
 
 
 def model_file_of(study: WholeStudy, report: TrainingReport) -> ModelFile:

@@ -41,6 +41,7 @@ from napari_medseg.widgets._preferences import choose_sam, preferences
 from napari_medseg.widgets._preview import Preview
 from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
+from napari_medseg.widgets._suspects import SuspectLabels
 from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class TuneWidget(QWidget):
         self._preview = Preview(viewer)
         self._paced = PacedProgress(self)
         self._paced.shown.connect(self._show_progress)
+        self._suspects = SuspectLabels(viewer)
         self._model: Path | None = None
         self._is_new = False
         self.source = Source()
@@ -264,6 +266,7 @@ class TuneWidget(QWidget):
             "checkpoints": None,
             "pairs": None,
         }
+        self._suspects.watch(None, None)
         if self.source.from_folders:
             if self.source.folders() is None:
                 self._tell("Choose the folders of images and masks first.")
@@ -276,6 +279,7 @@ class TuneWidget(QWidget):
         if broken or image is None or labels is None:
             self._tell(f"{broken[0].name}: {broken[0].told}." if broken else "")
             return None
+        self._suspects.watch(image, labels)
         return arguments | {"pairs": pairs_of_layers(image, labels)}
 
     def _free_place(self, now: datetime.datetime) -> Path:
@@ -307,6 +311,7 @@ class TuneWidget(QWidget):
         self._paced.flush()
         self._model = Path(result["model"])
         self.card.show_report(result["report"])
+        self._suspects.show(result["suspects"])
         self._is_new = True
         self._tell(f"Kept as {self._model.name}.")
 
