@@ -67,6 +67,31 @@ def cell_scores(pred: LabelArray, truth: LabelArray, span: float) -> dict[str, f
     return {"dice": found["dice"], "iou": found["iou"], "hd95": distance}
 
 
+def real_scores(
+    windows: Sequence[Reference], cells: Sequence[LabelArray]
+) -> dict[str, float]:
+    """Return the true scores of labels on the windows of an annotated image.
+
+    Parameters
+    ----------
+    windows : sequence of Reference
+        The windows.
+    cells : sequence of ndarray
+        The classes that were predicted in each.
+
+    Returns
+    -------
+    dict
+        `SCORES`, each the mean over the windows.
+    """
+    return mean_of(
+        [
+            cell_scores(labels, window.labels, window.look.span)
+            for window, labels in zip(windows, cells, strict=True)
+        ]
+    )
+
+
 def nearest(
     looks: Sequence[Look], references: Sequence[Reference], count: int
 ) -> list[Reference]:

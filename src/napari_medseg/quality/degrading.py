@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from napari_medseg._types import LabelArray
 
 
-
 def degrade(labels: LabelArray, way: str, strength: float, seed: int) -> LabelArray:
     """Make a mask worse.
 
@@ -50,9 +49,7 @@ def thickness(labels: LabelArray) -> float:
     return float(np.percentile(peaks, 90)) if len(peaks) else 0.0
 
 
-def _erode(
-    labels: LabelArray, strength: float, rng: np.random.Generator
-) -> LabelArray:
+def _erode(labels: LabelArray, strength: float, rng: np.random.Generator) -> LabelArray:
     """Take a rim off."""
     depth = ndimage.distance_transform_edt(labels > 0)
     return np.where(depth > strength * depth.max(), labels, 0)
@@ -69,9 +66,7 @@ def _dilate(
     return np.where(near, labels[rows, columns], labels)
 
 
-def _drop(
-    labels: LabelArray, strength: float, rng: np.random.Generator
-) -> LabelArray:
+def _drop(labels: LabelArray, strength: float, rng: np.random.Generator) -> LabelArray:
     """Leave pieces out; of a single one, a side."""
     pieces, count = ndimage.label(labels > 0)
     if count < 1 / max(1 - strength, 0.01):
@@ -84,9 +79,7 @@ def _drop(
     return np.where(np.isin(pieces, gone), 0, labels)
 
 
-def _shift(
-    labels: LabelArray, strength: float, rng: np.random.Generator
-) -> LabelArray:
+def _shift(labels: LabelArray, strength: float, rng: np.random.Generator) -> LabelArray:
     """Move everything."""
     angle = rng.uniform(0, 2 * np.pi)
     length = 2 * strength * thickness(labels)
@@ -94,9 +87,7 @@ def _shift(
     return np.asarray(ndimage.shift(labels, offset, order=0), labels.dtype)
 
 
-def _blobs(
-    labels: LabelArray, strength: float, rng: np.random.Generator
-) -> LabelArray:
+def _blobs(labels: LabelArray, strength: float, rng: np.random.Generator) -> LabelArray:
     """Draw anything anywhere, in pieces about as thick as the objects."""
     noise = rng.standard_normal(labels.shape)
     smooth = ndimage.gaussian_filter(noise, max(1.0, thickness(labels)))

@@ -103,7 +103,9 @@ class Line:
         quantile = float(stats.t.ppf((1 + confidence) / 2, self.points - 2))
         far = (reverse - self.mean) ** 2 / self.spread
         half = quantile * self.residual * math.sqrt(1 + 1 / self.points + far)
-        return Predicted(*(self._clip(each) for each in (value, value - half, value + half)))
+        return Predicted(
+            *(self._clip(each) for each in (value, value - half, value + half))
+        )
 
     def _clip(self, value: float) -> float:
         return min(max(value, 0.0), self.most)

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from napari_medseg.io.normalise import normalise
@@ -22,14 +23,12 @@ from napari_medseg.models.framing import Framing, resize
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
-
-    from napari_medseg._labels import BoolArray
     from napari_medseg._types import FloatArray, LabelArray
     from napari_medseg.io.normalise import Normalisation
     from napari_medseg.io.pairs import Pairs
     from napari_medseg.models.backbone import Backbone
     from napari_medseg.models.framing import Box
+    from napari_medseg.quality.settings import QualitySettings
 
 CELL = 4
 """Side of a cell, in pixels of SAM's input."""
@@ -150,7 +149,6 @@ class Look:
         return chosen
 
 
-
 class Looker:
     """Describes images by a SAM.
 
@@ -179,17 +177,15 @@ class Looker:
         self._device = device
 
     @classmethod
-    def for_pairs(cls, pairs: Pairs, sam: str, device: str) -> Looker:
+    def for_pairs(cls, pairs: Pairs, settings: QualitySettings) -> Looker:
         """Return what describes images like these.
 
         Parameters
         ----------
         pairs : Pairs
             Annotated images.
-        sam : str
-            Name of the SAM.
-        device : str
-            Where it computes.
+        settings : QualitySettings
+            Which SAM, and where.
 
         Returns
         -------
@@ -201,10 +197,13 @@ class Looker:
         InputError, WeightsError
             The SAM is not known, or not there.
         """
-        backbone = load_backbone(sam)
+        backbone = load_backbone(settings.sam)
         shapes = [pair.annotation.shape for pair in pairs]
-        framing = Framing.for_images(shapes, backbone.working_size)
-        return cls(backbone, pairs.normalisation(), framing, resolve_device(device))
+        framing = Framing.for_images(
+            shapes, settings.working_size or backbone.working_size
+        )
+        device = resolve_device(settings.device)
+        return cls(backbone, pairs.normalisation(), framing, device)
 
     def looks(self, image: FloatArray, most: int) -> list[Look]:
         """Describe an image.
@@ -243,9 +242,7 @@ class Looker:
             _interpolation(cells, side, CELL / stride)
             for cells, side in zip(grid, sides, strict=True)
         )
-        return Look(
-            box, kept, _filtered(picture), CELL / framing.scale, rows, columns
-        )
+        return Look(box, kept, _filtered(picture), CELL / framing.scale, rows, columns)
 
 
 def _some(boxes: Sequence[Box], most: int) -> list[Box]:
@@ -257,8 +254,6 @@ def _some(boxes: Sequence[Box], most: int) -> list[Box]:
 
 def _pooled(image: FloatArray, grid: tuple[int, int]) -> FloatArray:
     """Return the mean of an image in each cell."""
-    import torch
-
     whole = torch.from_numpy(np.ascontiguousarray(image))[None]
     pooled: FloatArray = resize(whole, grid)[0].numpy()
     return pooled

@@ -12,6 +12,9 @@ class QualitySettings:
     """How the quality of unlabelled images is predicted."""
 
     sam: str = setting("nano", "The SAM that describes images.")
+    working_size: int | None = setting(
+        None, "Pixels a side that SAM looks at; by default what it was made for.", ge=64
+    )
     compared: int = setting(
         16, "Annotated images that each result is compared with: the most alike.", ge=1
     )
