@@ -8,8 +8,6 @@ import numpy as np
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_medseg._types import LabelArray
 
 

@@ -256,7 +256,9 @@ def merged(slices: Sequence[Judgement]) -> Judgement:
         name: Predicted(
             *(
                 _mean(column)
-                for column in zip(*(each.predicted[name] for each in slices))
+                for column in zip(
+                    *(each.predicted[name] for each in slices), strict=True
+                )
             )
         )
         for name in SCORES

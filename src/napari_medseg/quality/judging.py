@@ -24,7 +24,6 @@ from napari_medseg.quality.accuracy import (
     reverse_scores,
 )
 from napari_medseg.quality.line import NOTHING, Line, Predicted, fit_line
-from napari_medseg.quality.masks import MaskSet
 from napari_medseg.quality.references import FEWEST_IMAGES, Annotated, fingerprint
 from napari_medseg.quality.reverse import Example, ReverseSegmenter, Ridge
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari_medseg._types import FloatArray, Job, LabelArray
+    from napari_medseg.quality.masks import MaskSet
     from napari_medseg.quality.settings import QualitySettings
 
 MOST = {"dice": 1.0, "iou": 1.0, "hd95": math.inf}

@@ -159,7 +159,7 @@ def fingerprint(image: FloatArray) -> str:
 
 def _of_classes(pairs: Pairs, classes: int, values: Sequence[int]) -> Pairs:
     """Return pairs whose classes are those of the model."""
-    if classes == 2 or pairs.classes == classes and not values:
+    if classes == 2 or (pairs.classes == classes and not values):
         return pairs
     known = tuple(values)
     if len(known) == classes and set(pairs.class_values) <= {*known, 0}:

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from napari_medseg.io.atomic import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
+    from napari_medseg.training.study import AnyStudy, ObjectiveFactory
     from napari_medseg.training.trainer import Objective
 
 
@@ -106,3 +107,34 @@ class Keeping:
     def until(self, step: int) -> list[dict[str, Tensor]]:
         """Return the states up to a step, the earliest first."""
         return [self.states[each] for each in sorted(self.states) if each <= step]
+
+
+@dataclass
+class StateKeeper:
+    """Gives objectives that keep states, and keeps those of the last part of a study.
+
+    Attributes
+    ----------
+    factory : callable
+        Gives the objectives themselves.
+    count : int
+        States, at most.
+    last : Keeping, optional
+        The objective of the last part.
+    """
+
+    factory: ObjectiveFactory
+    count: int
+    last: Keeping | None = None
+
+    def __call__(self, study: AnyStudy, training: Sequence[int]) -> Keeping:
+        """Return the objective of the next part."""
+        steps = snapshot_steps(self.count, study.config.steps)
+        file = study.checkpoint()
+        path = file and file.with_suffix(".states.safetensors")
+        self.last = Keeping(self.factory(study, training), steps, path)
+        return self.last
+
+    def until(self, step: int) -> list[dict[str, Tensor]]:
+        """Return the states of the last part up to a step, the earliest first."""
+        return [] if self.last is None else self.last.until(step)
