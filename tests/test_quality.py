@@ -16,8 +16,8 @@ from napari_medseg.io.pairs import Pair, gather
 from napari_medseg.metrics import dice, hd95, iou
 from napari_medseg.quality.accuracy import best_of, cell_scores, nearest
 from napari_medseg.quality.degrading import WAYS, degrade
-from napari_medseg.quality.estimating import estimate, merged, prepare
-from napari_medseg.quality.judging import EMPTY
+from napari_medseg.quality.estimating import estimate, prepare
+from napari_medseg.quality.judging import EMPTY, merged
 from napari_medseg.quality.looks import Looker
 from napari_medseg.quality.references import (
     describe_references,

@@ -14,16 +14,21 @@ from napari_medseg.io.images import image_files, read_image
 from napari_medseg.quality.accuracy import SCORES
 from napari_medseg.quality.choosing import annotate_next
 from napari_medseg.quality.folder import FolderLine, fit_folder, predict_folder
-from napari_medseg.quality.judging import Judge, Judgement, fit_lines
+from napari_medseg.quality.judging import Judge, Judgement, fit_lines, merged
 from napari_medseg.quality.line import FEWEST_POINTS, Predicted
 from napari_medseg.quality.masks import known_masks
-from napari_medseg.quality.references import FEWEST_IMAGES, describe_references
+from napari_medseg.quality.references import (
+    FEWEST_IMAGES,
+    describe_references,
+    fingerprint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari_medseg._types import AnySegmenter, Job
     from napari_medseg.io.pairs import Pairs
+    from napari_medseg.quality.reverse import Example
     from napari_medseg.quality.settings import QualitySettings
 
 SUPPORT = 64
@@ -193,21 +198,22 @@ def estimate(
     files = _files(images)
     judged: dict[str, Judgement] = {}
     failures: dict[str, str] = {}
+    wanted = set(np.random.default_rng(0).permutation(len(files))[:SUPPORT] + 1)
+    support: list[tuple[Example, ...]] = []
     for step, path in enumerate(files, start=1):
         name = path.name
         try:
-            judged[name] = _judge_file(path, segmenter, prepared.judge)
+            judged[name], examples = _judge_file(path, segmenter, prepared.judge)
         except (MedsegError, OSError, ValueError) as error:
             reason = str(error)
             failures[name] = reason if str(path) in reason else f"{path}: {reason}"
             yield Progress(step, len(files), f"{name} could not be judged")
             continue
+        # what describes thousands of images would not fit into memory
+        if step in wanted and not math.isnan(judged[name].quality):
+            support.append(examples)
         yield Progress(step, len(files), f"judged {name}")
-    supported = [each.examples for each in judged.values() if not _is_empty(each)]
-    chosen = np.random.default_rng(0).permutation(len(supported))[:SUPPORT]
-    mean, reverse = predict_folder(
-        prepared.judge, prepared.folder, [supported[index] for index in chosen]
-    )
+    mean, reverse = predict_folder(prepared.judge, prepared.folder, support)
     return Estimate(
         mean,
         reverse or dict.fromkeys(SCORES, math.nan),
@@ -228,67 +234,23 @@ def _files(images: Path | Sequence[Path]) -> list[Path]:
     return files
 
 
-def _judge_file(path: Path, segmenter: AnySegmenter, judge: Judge) -> Judgement:
-    """Segment and judge an image; of a stack, all slices."""
-    slices = [
-        judge.judge(plane, segmenter.predict(plane).labels)
-        for _, plane in read_image(path).slices()
-    ]
-    return merged(slices)
-
-
-def merged(slices: Sequence[Judgement]) -> Judgement:
-    """Return what is thought of a stack: the mean over the slices that have a value.
-
-    Parameters
-    ----------
-    slices : sequence of Judgement
-        Of each slice.
-
-    Returns
-    -------
-    Judgement
-        With the windows of all slices.
-    """
-    if len(slices) == 1:
-        return slices[0]
-    predicted = {
-        name: Predicted(
-            *(
-                _mean(column)
-                for column in zip(
-                    *(each.predicted[name] for each in slices), strict=True
-                )
-            )
-        )
-        for name in SCORES
-    }
-    reverse = {name: _mean([each.reverse[name] for each in slices]) for name in SCORES}
-    notes = {each.note for each in slices}
-    return Judgement(
-        reverse,
-        predicted,
-        tuple(example for each in slices for example in each.examples),
-        notes.pop() if len(notes) == 1 else "",
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean of the values that are known."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
-
-
-def _is_empty(judgement: Judgement) -> bool:
-    """Tell whether nothing was found."""
-    return all(math.isnan(value) for value in judgement.reverse.values())
+def _judge_file(
+    path: Path, segmenter: AnySegmenter, judge: Judge
+) -> tuple[Judgement, tuple[Example, ...]]:
+    """Segment and judge an image, of a stack all slices; give windows of the first."""
+    first: tuple[Example, ...] = ()
+    slices = []
+    for _, plane in read_image(path).slices():
+        examples = judge.examples(plane, segmenter.predict(plane).labels)
+        slices.append(judge.judged(examples, fingerprint(plane)))
+        first = first or examples
+    return merged(slices), first
 
 
 def _order(judgement: Judgement) -> tuple[bool, float]:
     """Return what results are sorted by: those without anything come first."""
-    if _is_empty(judgement):
-        return False, 0.0
-    return True, judgement.reverse["dice"]
+    known = not math.isnan(judgement.quality)
+    return known, judgement.quality if known else 0.0
 
 
 def _next(

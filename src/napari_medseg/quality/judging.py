@@ -58,29 +58,22 @@ class Judgement:
         The reverse scores; ``nan`` where there are none.
     predicted : mapping
         The predicted scores, `NOTHING` where none is predicted.
-    examples : tuple of Example
-        The windows of the image, and the classes of their cells.
+    quality : float
+        What results are put in order by: the predicted Dice; that of the worst or
+        best mask of known quality, where the result is beyond all of them; the
+        reverse Dice, where no Dice can be predicted at all; ``nan`` where nothing was
+        found.
+    summary : ndarray
+        ``float32 (E,)``, what the image is like.
     note : str
         What should be known of it; mostly empty.
     """
 
     reverse: Mapping[str, float]
     predicted: Mapping[str, Predicted]
-    examples: tuple[Example, ...] = ()
+    quality: float
+    summary: FloatArray
     note: str = ""
-
-    @property
-    def quality(self) -> float:
-        """What results are ranked by: the predicted Dice, or else the reverse one."""
-        value = self.predicted["dice"].value
-        return self.reverse["dice"] if math.isnan(value) else value
-
-    @property
-    def summary(self) -> FloatArray:
-        """What the image is like, ``float32 (E,)``."""
-        looks = [example.look.summary for example in self.examples]
-        mean: FloatArray = np.mean(looks, axis=0)
-        return mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,24 +117,43 @@ class Judge:
         InputError
             The image lacks a channel that the references have.
         """
-        examples = tuple(
-            Example(look, look.cells(labels))
-            for look in self.annotated.looker.looks(image, WINDOWS)
-        )
-        reverse = self.reverse(examples, fingerprint(image))
+        return self.judged(self.examples(image, labels), fingerprint(image))
+
+    def examples(self, image: FloatArray, labels: LabelArray) -> tuple[Example, ...]:
+        """Return the windows of an image, and the classes of their cells.
+
+        Parameters
+        ----------
+        image, labels : ndarray
+            As of `judge`.
+
+        Returns
+        -------
+        tuple of Example
+            Of no more than `WINDOWS` windows.
+        """
+        looks = self.annotated.looker.looks(image, WINDOWS)
+        return tuple(Example(look, look.cells(labels)) for look in looks)
+
+    def judged(self, examples: Sequence[Example], owner: str) -> Judgement:
+        """Judge windows of one image; see `judge` and `reverse`."""
+        looks = [example.look.summary for example in examples]
+        summary: FloatArray = np.mean(looks, axis=0)
+        reverse = self.reverse(examples, owner)
         if reverse is None:
+            nothing = dict.fromkeys(SCORES, NOTHING)
             unknown = dict.fromkeys(SCORES, math.nan)
-            return Judgement(
-                unknown, dict.fromkeys(SCORES, NOTHING), examples, note=EMPTY
-            )
+            return Judgement(unknown, nothing, math.nan, summary, EMPTY)
         predicted = {
             name: self.lines[name].predict(reverse[name], self.settings.confidence)
             if name in self.lines
             else NOTHING
             for name in SCORES
         }
-        beyond = "dice" in self.lines and not self.lines["dice"].covers(reverse["dice"])
-        return Judgement(reverse, predicted, examples, BEYOND if beyond else "")
+        line = self.lines.get("dice")
+        quality = reverse["dice"] if line is None else line.at(reverse["dice"])
+        beyond = line is not None and not line.covers(reverse["dice"])
+        return Judgement(reverse, predicted, quality, summary, BEYOND if beyond else "")
 
     def reverse(
         self, examples: Sequence[Example], owner: str
@@ -213,3 +225,41 @@ def fit_lines(judge: Judge, masks: MaskSet) -> Job[dict[str, Line]]:
         if line is not None:
             lines[name] = line
     return lines
+
+
+def merged(slices: Sequence[Judgement]) -> Judgement:
+    """Return what is thought of a stack: the mean over the slices that have a value.
+
+    Parameters
+    ----------
+    slices : sequence of Judgement
+        Of each slice.
+
+    Returns
+    -------
+    Judgement
+        Of the whole; with the note that all slices have, if they have the same.
+    """
+    if len(slices) == 1:
+        return slices[0]
+    predicted = {
+        name: Predicted(
+            *map(_mean, zip(*(each.predicted[name] for each in slices), strict=True))
+        )
+        for name in SCORES
+    }
+    reverse = {name: _mean([each.reverse[name] for each in slices]) for name in SCORES}
+    notes = {each.note for each in slices}
+    return Judgement(
+        reverse,
+        predicted,
+        _mean([each.quality for each in slices]),
+        np.mean([each.summary for each in slices], axis=0),
+        notes.pop() if len(notes) == 1 else "",
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean of the values that are known."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan

@@ -107,6 +107,14 @@ class Line:
             *(self._clip(each) for each in (value, value - half, value + half))
         )
 
+    def at(self, reverse: float) -> float:
+        """Return the line at a reverse score, or at the end that is nearer to it.
+
+        It is for putting results in order: beyond the ends nothing is predicted.
+        """
+        inside = min(max(reverse, self.low), self.high)
+        return self._clip(self.slope * inside + self.intercept)
+
     def _clip(self, value: float) -> float:
         return min(max(value, 0.0), self.most)
 
