@@ -16,7 +16,7 @@ import json
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from napari_medseg.quality.reverse import Example
 from napari_medseg.quality.settings import QualitySettings
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.tuning import tune
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RESULTS = Path("benchmarks/results/quality.jsonl")
 
@@ -66,39 +69,90 @@ def run(
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
     out: Annotated[Path, typer.Option(help="Results, a line each.")] = RESULTS,
     kept: Annotated[
-        Path, typer.Option(help="Folder for models, so that a run can go on.")
-    ] = Path("/tmp/medseg-quality"),
+        Path, typer.Option(help="Folder for models and labels, so that a run goes on.")
+    ] = Path("medseg-quality"),
     quick: Annotated[bool, typer.Option(help="256 pixels a side, 80 steps.")] = False,
     sets: Annotated[str, typer.Option(help="These sets, by commas.")] = "",
     seed: Annotated[int, typer.Option(help="Of the draw and the tuning.")] = 0,
+    seconds: Annotated[
+        float, typer.Option(help="Stop after so many seconds of the processor.")
+    ] = float("inf"),
 ) -> None:
     """Do the sets that are missing."""
     torch.set_num_threads(1)
-    kept.mkdir(parents=True, exist_ok=True)
     done = {(row["set"], row["seed"], row["quick"]) for row in read(out)}
     for name in sets.split(",") if sets else NAMES:
         if (name, seed, quick) in done:
             continue
-        rows = measured(name, data, kept, seed, QUICK if quick else FULL)
+        how = QUICK if quick else FULL
+        place = kept / f"{name}-{seed}-{'quick' if quick else 'full'}"
+        place.mkdir(parents=True, exist_ok=True)
+        for path in prepared_images(name, data, place, seed, how):
+            print(name, path, flush=True)
+            if time.process_time() > seconds:
+                raise typer.Exit
         which = {"set": name, "seed": seed, "quick": quick}
+        rows = measured(name, data, place, seed, how)
         with out.open("a") as file:
             file.writelines(json.dumps(which | row) + "\n" for row in rows)
         print(name, len(rows), flush=True)
 
 
-def measured(
-    name: str, data: Path, kept: Path, seed: int, how: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Tune, segment, predict; return the lines of a set."""
+def prepared_images(
+    name: str, data: Path, place: Path, seed: int, how: dict[str, Any]
+) -> Iterator[Path]:
+    """Tune, and segment each image by each state; give what was written."""
     chosen = SETS[name]
-    pairs = chosen.draw(data, ANNOTATED, seed)
-    model = kept / f"{name}-{seed}-{how['test']}.medseg"
+    model = place / "model.medseg"
     if not model.exists():
+        pairs = chosen.draw(data, ANNOTATED, seed)
         config = PromptTuning(
             snapshots=STATES, seed=seed, device="cpu", **how["tuning"]
         )
         save(model, finish(tune(pairs, config)).model_file)
-    segmenter = Segmenter(load(model), "cpu")
+        yield model
+    states: tuple[Any, ...] = ()
+    for path in others(name, data, seed, how["test"]):
+        target = place / f"{path.stem}.npz"
+        if target.exists():
+            continue
+        states = states or states_of(Segmenter(load(model), "cpu"))
+        pair, truth = chosen.pair(path), chosen.pairs([path]).targets(0)
+        labels, scores = [], []
+        for state in states:
+            prediction = state.predict(pair.image)
+            labels.append(prediction.labels.astype(np.uint8))
+            found = class_scores(prediction.labels, truth)
+            scores.append([found[score] for score in SCORES])
+        shares = prediction.probabilities
+        sure = shares.max(0)
+        objects = labels[-1] > 0
+        signs = [
+            sure.mean(),
+            sure[objects].mean() if objects.any() else np.nan,
+            -(shares * np.log(shares + 1e-9)).sum(0).mean(),
+        ]
+        np.savez_compressed(target, labels=labels, scores=scores, signs=signs)
+        yield target
+
+
+def others(name: str, data: Path, seed: int, count: int) -> list[Path]:
+    """Return images of a set that are neither tuned on nor references."""
+    chosen = SETS[name]
+    taken = {pair.name for pair in chosen.draw(data, ANNOTATED, seed)}
+    found = sorted((data / chosen.folder / "images").glob(f"{chosen.prefix}*"))
+    rest = [path for path in found if path.stem not in taken]
+    order = np.random.default_rng(1).permutation(len(rest))[:count]
+    return [rest[index] for index in order]
+
+
+def measured(
+    name: str, data: Path, place: Path, seed: int, how: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Predict what was segmented; return the lines of a set."""
+    chosen = SETS[name]
+    pairs = chosen.draw(data, ANNOTATED, seed)
+    segmenter = Segmenter(load(place / "model.medseg"), "cpu")
     states = states_of(segmenter)
     settings = QualitySettings(device="cpu", working_size=how["size"])
     classes = len(segmenter.classes)
@@ -106,26 +160,28 @@ def measured(
         "states": finish(prepare(pairs, classes, settings, states)),
         "worse": finish(prepare(pairs, classes, settings)),
     }
-    taken = {pair.name for pair in pairs}
-    found = sorted((data / chosen.folder / "images").glob(f"{chosen.prefix}*"))
-    rest = [path for path in found if path.stem not in taken]
-    order = np.random.default_rng(1).permutation(len(rest))[: how["test"]]
     rows: list[dict[str, Any]] = []
     examples: list[list[tuple[Example, ...]]] = []
     real: list[list[dict[str, float]]] = []
-    for index in order:
-        pair = chosen.pair(rest[index])
-        truth = chosen.pairs([rest[index]]).targets(0)
-        seen, scores = [], []
-        looks = by["states"].judge.annotated.looker.looks(pair.image, 9)
-        for state in states:
-            prediction = state.predict(pair.image)
-            labels = prediction.labels
-            seen.append(tuple(Example(look, look.cells(labels)) for look in looks))
-            scores.append(class_scores(labels, truth))
+    for path in others(name, data, seed, how["test"]):
+        image = chosen.pair(path).image
+        started = time.process_time()
+        looks = by["states"].judge.annotated.looker.looks(image, 9)
+        looked = time.process_time() - started
+        with np.load(place / f"{path.stem}.npz") as file:
+            signs = file["signs"]
+            scores = [dict(zip(SCORES, row, strict=True)) for row in file["scores"]]
+            labels = file["labels"].astype(np.int32)
+        seen = [
+            tuple(Example(look, look.cells(each)) for look in looks) for each in labels
+        ]
         examples.append(seen)
         real.append(scores)
-        rows.append(image_row(pair, seen[-1], scores[-1], prediction.probabilities, by))
+        row = image_row(fingerprint(image), seen[-1], scores[-1], by)
+        row["seconds"] = round(looked + row["seconds"], 3)
+        names = ("confidence", "object_confidence", "entropy")
+        signed = {key: plain(sign) for key, sign in zip(names, signs, strict=True)}
+        rows.append({"kind": "image", "name": path.stem, **signed, **row})
     return rows + [
         folder_row(place, [each[place] for each in examples], real, by)
         for place in range(len(states))
@@ -133,27 +189,17 @@ def measured(
 
 
 def image_row(
-    pair: Any,
+    owner: str,
     examples: tuple[Example, ...],
     real: dict[str, float],
-    probabilities: np.ndarray,
     by: dict[str, Prepared],
 ) -> dict[str, Any]:
-    """Return what is predicted of one image, what is true, and what else ranks."""
-    labels = probabilities.argmax(0)
-    sure = probabilities.max(0)
-    entropy = -(probabilities * np.log(probabilities + 1e-9)).sum(0)
-    row: dict[str, Any] = {
-        "kind": "image",
-        "name": pair.name,
-        "confidence": float(sure.mean()),
-        "object_confidence": float(sure[labels > 0].mean()) if labels.any() else None,
-        "entropy": float(entropy.mean()),
-    }
+    """Return what is predicted of one image, and what is true."""
+    row: dict[str, Any] = {}
     for name, prepared in by.items():
-        started = time.perf_counter()
-        judged = prepared.judge.judged(examples, fingerprint(pair.image))
-        row["seconds"] = round(time.perf_counter() - started, 3)
+        started = time.process_time()
+        judged = prepared.judge.judged(examples, owner)
+        row["seconds"] = time.process_time() - started
         for score in SCORES:
             row[f"real_{score}"] = plain(real[score])
             row[f"reverse_{score}"] = plain(judged.reverse[score])
