@@ -81,7 +81,8 @@ QUICK = (
     "instances object_settings measurements blocks batch samples evaluation "
     "layer_data models.__init__ models.registry models.bundled models.weights "
     "models._download models.everything_settings models.overlaps "
-    "quality.__init__ quality.settings training.__init__ training.settings training.prompt_tuning "
+    "quality.__init__ quality.settings "
+    "training.__init__ training.settings training.prompt_tuning "
     "training.network_training engine cli widgets"
 ).split()
 """Importing these imports no torch: rooms, or single modules of a room."""

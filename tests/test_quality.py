@@ -206,6 +206,7 @@ def test_known_quality_is_recovered(prepared, tmp_path):
     assert mean.low <= np.mean(list(real.values())) <= mean.high
     assert len(result.next) == 3
     assert "12 annotated images" in result.basis
+    assert "made worse" in result.basis
 
 
 def test_it_is_json_of_the_shape_of_an_evaluation(prepared, tmp_path):
@@ -303,7 +304,7 @@ def test_references_of_other_sizes(pairs):
             image=pair.image[:, : 90 - 4 * i],
             annotation=pair.annotation[: 90 - 4 * i],
         )
-        for i, pair in enumerate(pairs)
+        for i, pair in enumerate(pairs[:4])
     ]
     prepared = finish(prepare(gather(uneven, annotation="dense"), 2, SETTINGS))
     (pair,) = scenes(1, 9)
@@ -317,6 +318,7 @@ def test_references_without_anything_drawn_are_refused(pairs):
 
 
 def test_states_of_a_model_take_the_place_of_masks_made_worse(pairs):
+    pairs = pairs[:10]
     states = [
         Drawn(pairs, lambda labels, i, s=s: degrade(labels, "drop", s, i))
         for s in np.linspace(0.9, 0, 9)
@@ -324,8 +326,6 @@ def test_states_of_a_model_take_the_place_of_masks_made_worse(pairs):
     prepared = finish(prepare(pairs, 2, SETTINGS, states))
     assert "9 states" in prepared.basis
     assert prepared.folder.lines["dice"].points <= 9
-    few = finish(prepare(pairs, 2, SETTINGS, states[:3]))
-    assert "made worse" in few.basis
 
 
 def test_a_stack_is_the_mean_of_its_slices(prepared, pairs):
