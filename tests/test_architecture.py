@@ -34,14 +34,14 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ),
         ("models",),
         (
-            "inference",
+            "inference earlier",
             "training",
             "evaluation",
             "quality",
             "large scratch",
             "layer_data",
         ),
-        ("api", "exchange"),
+        ("api", "exchange", "reviewing"),
         ("batch", "demo"),
         ("__init__",),  # the package itself: the public names, on demand
         ("engine",),
@@ -81,6 +81,7 @@ QUICK = (
     "instances object_settings measurements blocks large scratch batch samples "
     "evaluation layer_data models.__init__ models.registry models.bundled "
     "models.weights models._download models.everything_settings models.overlaps "
+    "quality.__init__ quality.settings "
     "training.__init__ training.settings training.prompt_tuning "
     "training.network_training engine cli widgets"
 ).split()
@@ -89,7 +90,8 @@ QUICK = (
 COMPUTE_SIDE = frozenset(
     f"engine.{name}"
     for name in (
-        "__main__ batching large_layers measuring prompting segmenting server training"
+        "__main__ batching estimating large_layers measuring prompting segmenting "
+        "server training"
     ).split()
 )
 """What runs in the compute process alone, and so may import torch."""

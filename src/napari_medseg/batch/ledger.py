@@ -137,7 +137,7 @@ class Recipe:
             computer can be ended on another.
         """
         values = to_dict(settings)
-        for name in ("model", "device", "base"):
+        for name in ("model", "device", "base", "references", "reference_masks"):
             del values[name]
         values["formats"] = sorted(values["formats"])
         if settings.objects is None:

@@ -13,7 +13,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from napari_medseg._release import release
-from napari_medseg._types import AnySegmenter, InputError
+from napari_medseg._types import AnySegmenter, InputError, finish
 from napari_medseg.batch.ledger import LEDGER, LedgerRow
 from napari_medseg.batch.settings import BatchSettings
 from napari_medseg.batch.worker import FAULTS, ImageWorker, failed
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from napari_medseg.batch.inputs import Work
     from napari_medseg.batch.worker import Described
+    from napari_medseg.quality.estimating import Prepared
 
 Opener = Callable[[BatchSettings], AnySegmenter]
 """Opens the segmenter that settings name; it must be known by its module and name."""
@@ -96,7 +97,22 @@ def worker_of(task: Task) -> ImageWorker:
     MedsegError
         The segmenter cannot be opened.
     """
-    return ImageWorker(task.opener(task.settings), task.settings, task.out)
+    segmenter = task.opener(task.settings)
+    prepared = _prepared(segmenter, task.settings)
+    return ImageWorker(segmenter, task.settings, task.out, prepared)
+
+
+def _prepared(segmenter: AnySegmenter, settings: BatchSettings) -> Prepared | None:
+    """Return what predicts the quality of results, where it was asked for."""
+    if settings.references is None:
+        return None
+    from napari_medseg.quality.settings import QualitySettings
+    from napari_medseg.reviewing import References, prepare_for
+
+    masks = settings.reference_masks
+    references = References(Path(settings.references), Path(masks) if masks else None)
+    quality = QualitySettings(device=settings.device)
+    return finish(prepare_for(segmenter, references, quality))
 
 
 def prepare(leash: Connection, threads: int) -> None:

@@ -53,6 +53,7 @@ def provenance(
         "model_name": settings.model,
         "classes": [entry.name for entry in described.classes],
         "objects": values["objects"],
+        **({"quality": described.basis} if described.basis else {}),
         "settings": values,
         "command": command,
         "started": now(),

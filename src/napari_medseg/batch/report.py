@@ -37,6 +37,7 @@ _WORDS = {
     "model_name": "model",
     "model": "identity of the model",
     "classes": "classes",
+    "quality": "predicted quality",
     "started": "started",
     "finished": "finished",
     "settings": "settings",

@@ -152,6 +152,9 @@ def find_due(
         if row is None and not overwrite:
             refuse_foreign(item, folder)
         whole = row is not None and not overwrite and _is_whole(row, number, out)
+        if row is not None and folder.settings.references is not None:
+            # a note says why there is no quality; without one it was not asked for
+            whole = whole and (row.quality is not None or bool(row.note))
         if row is not None and whole and _is_unchanged(item, row, ledger):
             due.there.append(item)
         else:

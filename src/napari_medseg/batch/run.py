@@ -243,9 +243,12 @@ def output_folder(
         For processes that were started in other folders, too.
     """
     model, base = settings.model, settings.base
+    images, masks = settings.references, settings.reference_masks
     placed = replace(
         settings,
         model=os.path.abspath(model) if Path(model).is_file() else model,
         base=os.path.abspath(base) if base and Path(base).is_file() else base,
+        references=images and os.path.abspath(images),
+        reference_masks=masks and os.path.abspath(masks),
     )
     return Folder(Path(os.path.abspath(out)), placed, redo, overwrite, command)

@@ -16,7 +16,8 @@ class BatchSettings:
 
     Attributes
     ----------
-    model, device, base, objects, classes, formats, probabilities
+    model, device, base, objects, classes, formats, probabilities,
+    references, reference_masks
         See the help text of each field.
     """
 
@@ -33,6 +34,12 @@ class BatchSettings:
         (), f"What is written beside the labels: {', '.join(FORMATS)}"
     )
     probabilities: bool = setting(False, "Write the class probabilities, too")
+    references: str | None = setting(
+        None, "Annotated images by which the quality of each result is predicted"
+    )
+    reference_masks: str | None = setting(
+        None, "Folder of their masks, where it is not in that of the images"
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -37,7 +37,7 @@ from napari_medseg.large import is_large, segment_large_file
 from napari_medseg.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from napari_medseg._types import FloatArray, Job, LabelArray
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from napari_medseg.batch.outputs import Written
     from napari_medseg.batch.settings import BatchSettings
     from napari_medseg.io.images import ImageFile
+    from napari_medseg.quality.estimating import Prepared
+    from napari_medseg.quality.judging import Judgement
 
 T = TypeVar("T")
 
@@ -66,10 +68,13 @@ class Described:
         What tells it from every other.
     classes : tuple of LabelClass
         Its classes.
+    basis : str
+        On what predicted quality rests, in a sentence; empty where none is predicted.
     """
 
     identity: str
     classes: tuple[LabelClass, ...]
+    basis: str = ""
 
 
 class ImageWorker:
@@ -85,6 +90,8 @@ class ImageWorker:
         What to write.
     out : Path
         Where.
+    prepared : Prepared, optional
+        Predicts the quality of results.
 
     Attributes
     ----------
@@ -93,9 +100,15 @@ class ImageWorker:
     """
 
     def __init__(
-        self, segmenter: AnySegmenter, settings: BatchSettings, out: Path
+        self,
+        segmenter: AnySegmenter,
+        settings: BatchSettings,
+        out: Path,
+        prepared: Prepared | None = None,
     ) -> None:
-        self.described = Described(segmenter.identity, segmenter.classes)
+        basis = prepared.basis if prepared else ""
+        self.described = Described(segmenter.identity, segmenter.classes, basis)
+        self._judge = prepared.judge if prepared else None
         self._segmenter = segmenter
         self._settings = settings
         self._out = out
@@ -144,6 +157,7 @@ class ImageWorker:
     def _segment(self, work: Work, queue: _Queue) -> LedgerRow:
         """Read, predict and write one image."""
         before, content = self._looked_at(work.source)
+        quality = None
         image = read_image(work.source)
         if file_of(work.source).is_dir():
             refuse_hollow(work.source)
@@ -154,7 +168,7 @@ class ImageWorker:
             _refuse_no_numbers(image)
             found = self._predict(image, queue)
             _check_unchanged(work.source, before)
-            note = found.note
+            note, quality = found.note, found.quality
             written = write_outputs(
                 image,
                 found.labels,
@@ -171,6 +185,7 @@ class ImageWorker:
             DONE,
             note=readable(note),
             objects=written.objects,
+            quality=quality,
             size=before.size,
             modified=before.modified,
             digest=content,
@@ -201,10 +216,13 @@ class ImageWorker:
         """Return what was found in all slices."""
         settings = self._settings
         labels, classes, kept = _Slices(image), _Slices(image), _Slices(image)
+        judged: list[Judgement] = []
         note, highest = "", 0
         for _, plane in image.slices():
             with queue.turn():
                 prediction = self._segmenter.predict(plane)
+                if self._judge is not None:
+                    judged.append(self._judge.judge(plane, prediction.labels))
             note = note or prediction.note
             found = labels_of(prediction, settings.labels)
             if settings.objects is not None:
@@ -219,7 +237,7 @@ class ImageWorker:
             labels.together(),
             classes.together() if self._has_kinds else None,
             kept.together() if settings.probabilities else None,
-            note,
+            *_with_quality(note, judged),
         )
 
     def _segment_large(
@@ -255,7 +273,10 @@ class ImageWorker:
                 settings,
                 class_labels=found.kinds,
             )
-        return written, found.note
+        note = found.note
+        if self._judge is not None:
+            note = f"{note} It is too large to predict its quality.".strip()
+        return written, note
 
     @property
     def _has_kinds(self) -> bool:
@@ -313,6 +334,18 @@ class _Predicted:
     classes: LabelArray | None
     probabilities: FloatArray | None
     note: str
+    quality: float | None
+
+
+def _with_quality(note: str, judged: Sequence[Judgement]) -> tuple[str, float | None]:
+    """Return what is said of an image, and its predicted quality, if there is one."""
+    if not judged:
+        return note, None
+    from napari_medseg.quality.judging import merged
+
+    whole = merged(judged)
+    told = f"{note} {whole.note}".strip()
+    return told, None if np.isnan(whole.quality) else whole.quality
 
 
 class _Slices:

@@ -7,6 +7,7 @@ import logging
 import typer
 
 from napari_medseg.cli import models, run
+from napari_medseg.cli.estimate import estimate
 from napari_medseg.cli.segment import segment
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app.command()(run.demo)
 app.command()(run.train)
 app.command()(segment)
 app.command()(run.evaluate)
+app.command()(estimate)
 app.add_typer(models.app, name="models")
 
 

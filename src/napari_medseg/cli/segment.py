@@ -113,6 +113,16 @@ def segment(
             "--overwrite", help="Do all again; replace labels of others, too."
         ),
     ] = False,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            help="Annotated images (a folder with images and masks in it): predict the "
+            "quality of each result by them."
+        ),
+    ] = None,
+    reference_masks: Annotated[
+        Path | None, typer.Option(help="Folder of the masks of --references.")
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="Checkpoint of the SAM the model was tuned on.")
     ] = None,
@@ -145,6 +155,8 @@ def segment(
             base=base,
             formats=tuple(filter(None, (export or "").replace(",", " ").split())),
             probabilities=probabilities,
+            references=None if references is None else str(references),
+            reference_masks=None if reference_masks is None else str(reference_masks),
             **_labels(choices, instances=instances),
         )
         how = {

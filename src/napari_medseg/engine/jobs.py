@@ -27,6 +27,7 @@ JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "measure": ("napari_medseg.engine.measuring", "measure"),
         "export": ("napari_medseg.engine.exporting", "export"),
         "batch": ("napari_medseg.engine.batching", "batch"),
+        "estimate": ("napari_medseg.engine.estimating", "estimate"),
         "forget": ("napari_medseg.engine.segmenting", "forget"),
     }
 )

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import struct
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from napari_medseg.io.atomic import atomic_path
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -59,6 +59,12 @@ _DTYPES = {
 """Data types of safetensors that a model file may hold, as numpy names them."""
 
 _DIGEST = "digest"
+
+_STATES = "states/"
+"""Beginning of the names of tensors that hold earlier states, one behind the other."""
+
+MAX_STATES = 8_000_000
+"""Bytes of earlier states in a model file, at most; of more, some are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +348,63 @@ def _storable(name: object, value: NDArray[Any], path: Path) -> NDArray[Any]:
             "rate."
         )
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def with_states(
+    model_file: ModelFile, states: Sequence[Mapping[str, NDArray[Any]]]
+) -> ModelFile:
+    """Return a model file that also holds earlier states of its tensors.
+
+    They are kept in half the precision, and every other one is left out until they
+    take no more than `MAX_STATES` bytes.
+
+    Parameters
+    ----------
+    model_file : ModelFile
+        The model.
+    states : sequence of mapping
+        The tensors as they were, the earliest first.
+
+    Returns
+    -------
+    ModelFile
+        With a tensor ``states/NAME`` for each tensor; unchanged without states.
+    """
+    kept = list(states)
+    while sum(2 * item.size for state in kept for item in state.values()) > MAX_STATES:
+        kept = kept[1::2]
+    if not kept:
+        return model_file
+    stacked = {
+        f"{_STATES}{name}": np.stack([state[name] for state in kept]).astype(np.float16)
+        for name in kept[0]
+    }
+    return replace(model_file, tensors={**model_file.tensors, **stacked})
+
+
+def states_in(model_file: ModelFile) -> list[dict[str, NDArray[Any]]]:
+    """Return the earlier states that a model file holds, the earliest first.
+
+    Parameters
+    ----------
+    model_file : ModelFile
+        The model.
+
+    Returns
+    -------
+    list of dict
+        ``float32`` tensors by their names in the file; empty where there are none.
+    """
+    stacked = {
+        name.removeprefix(_STATES): value.astype(np.float32)
+        for name, value in model_file.tensors.items()
+        if name.startswith(_STATES) and value.ndim
+    }
+    count = min((len(value) for value in stacked.values()), default=0)
+    return [
+        {name: value[index] for name, value in stacked.items()}
+        for index in range(count)
+    ]
 
 
 def digest(model_file: ModelFile) -> str:

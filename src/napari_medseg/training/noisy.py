@@ -43,6 +43,7 @@ from napari_medseg._config import check, setting
 from napari_medseg._types import Job, Progress
 from napari_medseg.models.framing import resize
 from napari_medseg.training.label_field import Field, FieldConfig, refine
+from napari_medseg.training.snapshots import Keeping
 from napari_medseg.training.study import supervised
 from napari_medseg.training.supervised import LossConfig, Supervised
 from napari_medseg.training.suspects import DOUBTED, Suspect
@@ -298,6 +299,8 @@ def find_suspects(study: AnyStudy) -> Job[tuple[Suspect, ...]]:
         One for each image, in their order.
     """
     objective = study.parts[-1].objective
+    if isinstance(objective, Keeping):
+        objective = objective.objective
     if not isinstance(objective, SpatialNoise):
         return ()
     config, known = objective.config, objective.given

@@ -45,6 +45,13 @@ class PromptTuning(TrainingSettings):
         None, "Pixels a side that SAM looks at; by default what it was made for.", ge=64
     )
 
+    snapshots: int = setting(
+        0,
+        "Earlier states kept in the model file, to predict quality by (4 kB each).",
+        ge=0,
+        le=32,
+    )
+
     @property
     def usual_rate(self) -> float:
         """What the search for a recipe found best."""

@@ -217,7 +217,7 @@ class Study(Generic[LearnerT, SettingsT]):
             self.batches(training),
             settings,
             evaluate=held_out,
-            checkpoint=self._checkpoint(),
+            checkpoint=self.checkpoint(),
             stop=self.conduct.stop,
         )
         result = yield from self._with_previews(job, model, settings.evaluate_every)
@@ -243,7 +243,7 @@ class Study(Generic[LearnerT, SettingsT]):
                 progress = replace(progress, preview=labels)
             yield progress
 
-    def _checkpoint(self) -> Path | None:
+    def checkpoint(self) -> Path | None:
         """Return the file of the next part, of these images and settings alone."""
         folder = self.conduct.checkpoints
         if folder is None:

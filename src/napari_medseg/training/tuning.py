@@ -17,7 +17,7 @@ import torch
 
 from napari_medseg._config import to_dict
 from napari_medseg._types import Job, Progress
-from napari_medseg.io.model_file import ModelFile
+from napari_medseg.io.model_file import ModelFile, with_states
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.prompts import (
     PROMPT_STD,
@@ -31,10 +31,14 @@ from napari_medseg.training.learners import AdaptedSam
 from napari_medseg.training.model_card import card_of
 from napari_medseg.training.noisy import find_suspects, learning
 from napari_medseg.training.report import Trained
+from napari_medseg.training.snapshots import StateKeeper
 from napari_medseg.training.start import MAY_BE_KNOWN, Start, read_start
 from napari_medseg.training.study import Study, supervised
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
     from segment_anything.modeling import Sam
     from torch import Tensor, nn
 
@@ -220,21 +224,35 @@ def study_of(
 def _tune(goal: Goal, config: PromptTuning, conduct: Conduct) -> Job[Trained]:
     """Run a study and put model file and report together."""
     yield Progress(0, None, "loading SAM")
-    study = study_of(goal, config, conduct, learning(config))
+    keeper = StateKeeper(learning(config), config.snapshots)
+    study = study_of(goal, config, conduct, keeper)
     yield from study.run()
     suspects = yield from find_suspects(study)
     report = study.report().with_suspects(suspects)
+    states = keeper.until(report.steps)
     if config.start_from and report.held_out is not None:
         report = replace(report, warnings=(*report.warnings, MAY_BE_KNOWN))
-    return Trained(model_file_of(study, report), report, study.replay, suspects)
+    model_file = model_file_of(study, report)
+    earlier = _earlier(study.trained, states)
+    found = with_states(model_file, earlier)
+    return Trained(found, report, study.replay, suspects)
+
+
+def _earlier(
+    model: nn.Module, states: Sequence[Mapping[str, Tensor]]
+) -> list[dict[str, NDArray[Any]]]:
+    """Return earlier states of what was trained, as a model file names them."""
+    last = {name: item.detach().clone() for name, item in model.named_parameters()}
+    found = []
+    for state in states:
+        model.load_state_dict(state, strict=False)
+        found.append(_as_stored(model))
+    model.load_state_dict(last, strict=False)
+    return found
 
 
 def model_file_of(study: PromptStudy, report: TrainingReport) -> ModelFile:
     """Return the model file of a study that was run."""
-    tensors = {
-        name: value.detach().cpu().numpy().astype(np.float32)
-        for name, value in _prompt_tensors(study.trained).items()
-    }
     backbone = study.learner.backbone
     parts = isinstance(study.goal, ObjectGoal)
     name = "PTSAM for objects" if parts else "PTSAM"
@@ -252,7 +270,7 @@ def model_file_of(study: PromptStudy, report: TrainingReport) -> ModelFile:
         licence=backbone.licence,
         config=config,
     )
-    return ModelFile(card, tensors)
+    return ModelFile(card, _as_stored(study.trained))
 
 
 def _method(*, parts: bool) -> str:
@@ -266,6 +284,14 @@ def _origin(adaptation: Adaptation) -> dict[str, Any]:
     if start is None:
         return {}
     return {"started_from": {"title": start.title, "digest": start.digest}}
+
+
+def _as_stored(model: nn.Module) -> dict[str, NDArray[Any]]:
+    """Return the trained prompts as a model file holds them."""
+    return {
+        name: value.detach().cpu().numpy().astype(np.float32)
+        for name, value in _prompt_tensors(model).items()
+    }
 
 
 def _prompt_tensors(model: nn.Module) -> dict[str, Tensor]:

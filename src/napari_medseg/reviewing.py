@@ -1,0 +1,154 @@
+"""Quality without labels, by the names of folders and models.
+
+`napari_medseg.quality` knows no model file; here a model, its earlier states and its
+classes are brought to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from napari_medseg._types import InputError, Progress
+from napari_medseg.earlier import states_of
+from napari_medseg.inference import Segmenter, open_segmenter
+from napari_medseg.io.pairs import Pairs, read_pairs
+from napari_medseg.quality.estimating import Estimate, Prepared, estimate, prepare
+from napari_medseg.quality.references import reference_folders
+
+if TYPE_CHECKING:
+    from napari_medseg._types import AnySegmenter, Job
+    from napari_medseg.quality.settings import QualitySettings
+
+Annotation = Literal["dense", "sparse", "instances", "auto"]
+
+
+@dataclass(frozen=True)
+class References:
+    """Where annotated images are, and what their masks hold.
+
+    Attributes
+    ----------
+    images : Path
+        A folder with ``images`` and ``masks`` in it, or a folder of images.
+    masks : Path or None
+        The folder of masks, where it is not in ``images``.
+    annotation : str
+        ``auto``, ``dense``, ``sparse`` or ``instances``.
+    ignore : int or None
+        Mask value of unlabelled pixels.
+    """
+
+    images: Path
+    masks: Path | None = None
+    annotation: str = "auto"
+    ignore: int | None = None
+
+    def read(self) -> Pairs:
+        """Read them.
+
+        Raises
+        ------
+        InputError
+            They cannot be read, or the kind of annotation is not known.
+        """
+        if self.annotation not in ("auto", "dense", "sparse", "instances"):
+            raise InputError(
+                f"{self.annotation!r} is not a kind of annotation; choose from auto, "
+                "dense, sparse and instances."
+            )
+        kind = cast("Annotation", self.annotation)
+        images, masks = reference_folders(Path(self.images), self.masks)
+        return read_pairs(images, masks, annotation=kind, ignore=self.ignore)
+
+
+def prepare_for(
+    segmenter: AnySegmenter, references: References, settings: QualitySettings
+) -> Job[Prepared]:
+    """Prepare to judge the results of a model.
+
+    Parameters
+    ----------
+    segmenter : AnySegmenter
+        The model; earlier states in its file give the masks of known quality.
+    references : References
+        Annotated images.
+    settings : QualitySettings
+        How quality is predicted.
+
+    Yields
+    ------
+    Progress
+        What is being done.
+
+    Returns
+    -------
+    Prepared
+        To judge results by.
+
+    Raises
+    ------
+    InputError
+        The references cannot be read, or do not fit the model.
+    WeightsError
+        The SAM that describes images is not there.
+    """
+    yield Progress(0, None, "reading references")
+    pairs = references.read()
+    values: tuple[int, ...] = ()
+    if isinstance(segmenter, Segmenter):
+        known = segmenter.model_file.card.provenance.get("class_values", ())
+        values = tuple(int(value) for value in known)
+    states = states_of(segmenter)
+    classes = len(segmenter.classes)
+    return (yield from prepare(pairs, classes, settings, states, values))
+
+
+def estimate_folder(
+    images: Path,
+    model: str,
+    references: References,
+    settings: QualitySettings,
+    *,
+    count: int = 0,
+    base: str | None = None,
+) -> Job[Estimate]:
+    """Segment images without annotations, and predict how good the results are.
+
+    Parameters
+    ----------
+    images : Path
+        A folder, or an image.
+    model : str
+        A ``.medseg`` file, or a name that ``models list`` shows.
+    references : References
+        Annotated images.
+    settings : QualitySettings
+        How quality is predicted.
+    count : int
+        How many images to name that should be annotated next.
+    base : str, optional
+        Checkpoint of the SAM that the model was tuned on.
+
+    Yields
+    ------
+    Progress
+        What is being done.
+
+    Returns
+    -------
+    Estimate
+        The worst first.
+
+    Raises
+    ------
+    InputError
+        There is no image, or the references cannot be used.
+    ModelFileError, WeightsError
+        The model cannot be opened.
+    """
+    yield Progress(0, None, "loading the model")
+    segmenter = open_segmenter(model, settings.device, base)
+    prepared = yield from prepare_for(segmenter, references, settings)
+    return (yield from estimate(Path(images), segmenter, prepared, count))
