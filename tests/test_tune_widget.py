@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from napari_medseg.widgets.tune import TuneWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 SCORE = {"dice": 0.91, "iou": 0.84, "dice_sd": 0.03, "images": 4}
 UNTUNED = {"dice": 0.35, "iou": 0.22, "dice_sd": 0.1, "images": 4}
@@ -197,8 +197,7 @@ def test_suspect_labels_are_shown_over_their_slices(
     form.widget.set_config({"label_noise": "spatial"})
     form.press("Tune")
     assert form.engine.jobs[0][1]["config"]["label_noise"] == "spatial"
-    labels = viewer.layers[-1]
-    labels.data[5] = 1  # drawn meanwhile
+    viewer.layers["masks"].data[5] = 1  # drawn meanwhile
     found = [np.full((64, 64), 0.1 * index, np.float32) for index in range(4)]
     form.engine.jobs[0][2].listener.on_done(result_of(tmp_path / "a.medseg", found))
     layer = viewer.layers["cells: suspect labels"]
@@ -207,11 +206,11 @@ def test_suspect_labels_are_shown_over_their_slices(
     assert not layer.data[4:].any()
     assert tuple(layer.contrast_limits) == (0, 1)
     np.testing.assert_allclose(layer.scale, (1, 0.5, 0.5))
-    count = len(viewer.layers)
     form.press("Tune")
     again = [found[3]] * 5
     form.engine.jobs[-1][2].listener.on_done(result_of(tmp_path / "a.medseg", again))
-    assert len(viewer.layers) == count
+    shown = [item for item in viewer.layers if "suspect" in item.name]
+    assert [item.name for item in shown] == [layer.name]
     np.testing.assert_array_equal(layer.data[5], found[3])
 
 
@@ -395,7 +394,7 @@ def test_layers_deleted_and_slices_changed_meanwhile(viewer: Any, qtbot: Any) ->
     qtbot.waitUntil(lambda: "cells: preview" in viewer.layers)
     viewer.layers.clear()
     listener.on_progress(Progress(3, 4, "training", {"loss": 1.0}, seen))
-    listener.on_done({"model": "model.medseg", "report": REPORT})
+    listener.on_done(result_of(Path("model.medseg")))
     assert len(viewer.layers) == 0
     assert form.told == "Kept as model.medseg."
     assert form.button("Apply").isEnabled()
@@ -409,7 +408,7 @@ def test_the_form_is_closed_meanwhile(viewer: Any, qtbot: Any) -> None:
     form.widget.deleteLater()
     qtbot.wait(50)
     listener.on_progress(Progress(1, 4, "training", {"loss": 1.0}))
-    listener.on_done({"model": "model.medseg", "report": REPORT})
+    listener.on_done(result_of(Path("model.medseg")))
 
 
 @pytest.mark.slow

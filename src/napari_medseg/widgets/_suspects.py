@@ -47,6 +47,8 @@ class SuspectLabels:
         image, labels : layer or None
             Images and their annotation, of one shape; None: nothing will be shown.
         """
+        if image is not self._image:
+            self._layer = None  # which is of other images
         self._image, self._planes = image, []
         if image is not None and labels is not None:
             self._planes = [

@@ -266,8 +266,8 @@ class TuneWidget(QWidget):
             "checkpoints": None,
             "pairs": None,
         }
-        self._suspects.watch(None, None)
         if self.source.from_folders:
+            self._suspects.watch(None, None)
             if self.source.folders() is None:
                 self._tell("Choose the folders of images and masks first.")
                 return None
