@@ -203,6 +203,7 @@ def image_row(
         for score in SCORES:
             row[f"real_{score}"] = plain(real[score])
             row[f"reverse_{score}"] = plain(judged.reverse[score])
+            row[f"forward_{score}"] = plain(judged.forward[score])
             row[f"{name}_{score}"] = [plain(each) for each in judged.predicted[score]]
     return row
 
@@ -257,12 +258,10 @@ def table(
         cells = [figures(rows, by, score) for by in ("states", "worse")]
         print(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
     print()
-    ranks = ("predicted", "object confidence", "confidence", "entropy")
+    ranks = ("both", "reverse", "forward", "object confidence", "entropy")
     print(f"| set | images | {' | '.join(f'ρ {rank}' for rank in ranks)} |", end="")
-    print(
-        " worst tenth in first fifth: predicted | object confidence | MAE | covered |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(" worst tenth in first fifth: both | object confidence | MAE | covered |")
+    print("|" + " --- |" * 11)
     for name, rows in images.items():
         print(f"| {name} | {len(rows)} | {' | '.join(image_figures(rows, score))} |")
 
@@ -284,18 +283,17 @@ def image_figures(rows: list[dict[str, Any]], score: str) -> list[str]:
     """Return rank correlations, shares, error and coverage of single images."""
     better = -1 if score == "hd95" else 1
     ranks = {
-        "predicted": [row[f"reverse_{score}"] for row in rows],
+        "both": [together(row, score, better) for row in rows],
+        "reverse": [signed(row[f"reverse_{score}"], better) for row in rows],
+        "forward": [signed(row[f"forward_{score}"], better) for row in rows],
         "object confidence": [row["object_confidence"] for row in rows],
-        "confidence": [row["confidence"] for row in rows],
         "entropy": [-row["entropy"] for row in rows],
     }
-    ranks["predicted"] = [v if v is None else better * v for v in ranks["predicted"]]
-    real = [row[f"real_{score}"] for row in rows]
-    real = [value if value is None else better * value for value in real]
+    real = [signed(row[f"real_{score}"], better) for row in rows]
     found = [f"{spearman(values, real):.2f}" for values in ranks.values()]
     found += [
         f"{worst_share(ranks[name], real):.0%}"
-        for name in ("predicted", "object confidence")
+        for name in ("both", "object confidence")
     ]
     known = [
         (row[f"real_{score}"], *row[f"states_{score}"])
@@ -307,6 +305,18 @@ def image_figures(rows: list[dict[str, Any]], score: str) -> list[str]:
     wrong = np.mean([abs(truth - value) for truth, value, *_ in known])
     inside = np.mean([low <= truth <= high for truth, _, low, high in known])
     return [*found, f"{wrong:.3f}", f"{inside:.0%} of {len(known)}"]
+
+
+def signed(value: float | None, better: int) -> float | None:
+    """Return a score so that more is better."""
+    return value if value is None else better * value
+
+
+def together(row: dict[str, Any], score: str, better: int) -> float | None:
+    """Return the mean of both signs, of those that have a value."""
+    both = [row[f"{sign}_{score}"] for sign in ("reverse", "forward")]
+    known = [value for value in both if value is not None]
+    return better * sum(known) / len(known) if known else None
 
 
 def spearman(values: list[Any], real: list[Any]) -> float:

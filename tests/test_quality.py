@@ -235,6 +235,27 @@ def test_a_reference_is_not_compared_with_itself(prepared, pairs):
     others = finish(describe_references(pairs.subset(range(1, 12)), 2, SETTINGS))
     apart = replace(judge, annotated=others).judge(pairs[0].image, pairs[0].annotation)
     assert judgement.reverse == apart.reverse
+    assert judgement.forward == apart.forward
+
+
+def test_references_without_objects_have_no_part_in_reverse_scores(pairs):
+    # they would be drawn right by whatever draws nothing there
+    blank = replace(pairs[1], annotation=np.zeros_like(pairs[1].annotation))
+    some = gather([pairs[0], blank], annotation="dense")
+    judge = finish(prepare(some, 2, SETTINGS)).judge
+    assert len(judge.annotated.references) == 1
+    bad = judge.judge(pairs[5].image, degrade(pairs[5].annotation, "blobs", 1.0, 0))
+    assert bad.reverse["dice"] < 0.9
+
+
+def test_a_result_is_compared_with_what_learned_the_references(prepared, pairs):
+    judge = prepared.judge
+    (pair,) = scenes(1, 9)
+    (example,) = judge.examples(pair.image, pair.annotation)
+    every = [Example(each.look, each.labels) for each in judge.annotated.references]
+    drawn = judge.segmenter.learn(every, 2).draw(example.look)
+    found = judge.judge(pair.image, pair.annotation)
+    assert found.forward["dice"] == pytest.approx(dice(example.labels, drawn))
 
 
 def test_the_nearest_references_come_first(prepared):

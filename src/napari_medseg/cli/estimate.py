@@ -103,13 +103,21 @@ def _tell(result: Estimate) -> None:
             _words(each.predicted["iou"]),
             _words(each.predicted["hd95"], digits=1),
             f"{each.reverse['dice']:.3f}",
+            f"{each.forward['dice']:.3f}",
         ]
         for name, each in result.per_image.items()
     ]
     mean = [_words(result.mean[score]) for score in ("dice", "iou")]
     distance = _words(result.mean["hd95"], digits=1)
-    rows.append(["mean", *mean, distance, f"{result.reverse['dice']:.3f}"])
-    headings = ["image", "predicted Dice", "IoU", "HD95", "reverse Dice"]
+    rows.append(["mean", *mean, distance, f"{result.reverse['dice']:.3f}", ""])
+    headings = [
+        "image",
+        "predicted Dice",
+        "IoU",
+        "HD95",
+        "reverse Dice",
+        "forward Dice",
+    ]
     print_table(headings, rows)
     typer.echo(result.basis)
     for name, each in result.per_image.items():

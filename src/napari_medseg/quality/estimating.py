@@ -88,14 +88,15 @@ class Estimate:
         dict
             ``mean`` and ``per_image`` as those of an evaluation, with the interval
             as ``dice_low`` and ``dice_high``, …, and the reverse scores as
-            ``reverse_dice``, …; ``counts``, ``basis``, ``notes``, ``failures`` and
-            ``next``.
+            ``reverse_dice``, and, of images, ``forward_dice``, …; ``counts``,
+            ``basis``, ``notes``, ``failures`` and ``next``.
         """
         rows = self.per_image
         return {
             "mean": _row(self.mean, self.reverse),
             "per_image": {
-                name: _row(each.predicted, each.reverse) for name, each in rows.items()
+                name: _row(each.predicted, each.reverse, each.forward)
+                for name, each in rows.items()
             },
             "counts": {
                 score: sum(
@@ -247,10 +248,12 @@ def _judge_file(
     return merged(slices), first
 
 
-def _order(judgement: Judgement) -> tuple[bool, float]:
+def _order(judgement: Judgement) -> tuple[bool, float, float]:
     """Return what results are sorted by: those without anything come first."""
-    known = not math.isnan(judgement.quality)
-    return known, judgement.quality if known else 0.0
+    if math.isnan(judgement.quality):
+        return False, 0.0, 0.0
+    # beyond the ends of the line all have one quality
+    return True, judgement.quality, judgement.reverse["dice"]
 
 
 def _next(
@@ -299,14 +302,17 @@ def _basis(judge: Judge, folder: FolderLine, states: int) -> str:
 
 
 def _row(
-    predicted: Mapping[str, Predicted], reverse: Mapping[str, float]
+    predicted: Mapping[str, Predicted],
+    reverse: Mapping[str, float],
+    forward: Mapping[str, float] | None = None,
 ) -> dict[str, float | None]:
-    """Return scores, intervals and reverse scores as one row."""
+    """Return scores, intervals and signs as one row."""
     row: dict[str, float] = {name: predicted[name].value for name in SCORES}
     for name in SCORES:
         row[f"{name}_low"] = predicted[name].low
         row[f"{name}_high"] = predicted[name].high
     row |= {f"reverse_{name}": reverse[name] for name in SCORES}
+    row |= {f"forward_{name}": value for name, value in (forward or {}).items()}
     return {
         name: round(value, 4) if math.isfinite(value) else None
         for name, value in row.items()

@@ -157,7 +157,12 @@ def _reverse(
 ) -> dict[str, float] | None:
     """Learn from a set of results; return mean scores on annotated images."""
     windows = judge.annotated.windows
-    references = [window for image in images for window in windows[image]]
+    references = [
+        window
+        for image in images
+        for window in windows[image]
+        if (window.labels > 0).any()
+    ]
     classes = judge.annotated.classes
     # results without anything found teach nothing, as in the paper
     told = [example for example in examples if (example.labels > 0).any()]

@@ -1,8 +1,9 @@
-"""The quality of a single result: reverse classification accuracy, and the line.
+"""The quality of a single result, by what learns from it and what it agrees with.
 
-What is predicted for one image is the best score, over annotated images that are
-most like it, of what draws them after learning the result (In-Context RCA, arXiv
-2503.04522, with another reverse segmenter). The best score is no Dice of the result
+Two signs are looked at. *Reverse*: something small learns the result and draws the
+annotated images that are most like it (reverse classification accuracy, Valindria et
+al. 2017, arXiv 1702.03407). *Forward*: the same learns all annotated images and draws
+the new one, and the result is compared with that. Their mean is no Dice of the result
 yet: the line from one to the other is fitted on the annotated images themselves, each
 with masks of known quality, compared with the other annotated images.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,16 +21,18 @@ from napari_medseg._types import Progress
 from napari_medseg.quality.accuracy import (
     SCORES,
     best_of,
+    cell_scores,
+    mean_of,
     nearest,
     real_scores,
     reverse_scores,
 )
 from napari_medseg.quality.line import NOTHING, Line, Predicted, fit_line
 from napari_medseg.quality.references import FEWEST_IMAGES, Annotated, fingerprint
-from napari_medseg.quality.reverse import Example, ReverseSegmenter, Ridge
+from napari_medseg.quality.reverse import Example, Reversed, ReverseSegmenter, Ridge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_medseg._types import FloatArray, Job, LabelArray
     from napari_medseg.quality.masks import MaskSet
@@ -55,14 +59,17 @@ class Judgement:
     Attributes
     ----------
     reverse : mapping of str to float
-        The reverse scores; ``nan`` where there are none.
+        How well references are drawn by what learned the result; ``nan`` where
+        nothing was found.
+    forward : mapping of str to float
+        How well the result agrees with what is drawn by what learned the references.
     predicted : mapping
         The predicted scores, `NOTHING` where none is predicted.
     quality : float
         What results are put in order by: the predicted Dice; that of the worst or
-        best mask of known quality, where the result is beyond all of them; the
-        reverse Dice, where no Dice can be predicted at all; ``nan`` where nothing was
-        found.
+        best mask of known quality, where the result is beyond all of them; the mean
+        of reverse and forward Dice, where no Dice can be predicted at all; ``nan``
+        where nothing was found.
     summary : ndarray
         ``float32 (E,)``, what the image is like.
     note : str
@@ -70,10 +77,23 @@ class Judgement:
     """
 
     reverse: Mapping[str, float]
+    forward: Mapping[str, float]
     predicted: Mapping[str, Predicted]
     quality: float
     summary: FloatArray
     note: str = ""
+
+
+class Signs(NamedTuple):
+    """What speaks for or against a result: reverse and forward scores."""
+
+    reverse: dict[str, float]
+    forward: dict[str, float]
+
+    @property
+    def together(self) -> dict[str, float]:
+        """The mean of both, of those that have a value."""
+        return mean_of([self.reverse, self.forward])
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,41 +156,43 @@ class Judge:
         return tuple(Example(look, look.cells(labels)) for look in looks)
 
     def judged(self, examples: Sequence[Example], owner: str) -> Judgement:
-        """Judge windows of one image; see `judge` and `reverse`."""
+        """Judge windows of one image; see `judge` and `signs`."""
         looks = [example.look.summary for example in examples]
         summary: FloatArray = np.mean(looks, axis=0)
-        reverse = self.reverse(examples, owner)
-        if reverse is None:
+        signs = self.signs(examples, owner)
+        if signs is None:
             nothing = dict.fromkeys(SCORES, NOTHING)
             unknown = dict.fromkeys(SCORES, math.nan)
-            return Judgement(unknown, nothing, math.nan, summary, EMPTY)
+            return Judgement(unknown, unknown, nothing, math.nan, summary, EMPTY)
+        both = signs.together
         predicted = {
-            name: self.lines[name].predict(reverse[name], self.settings.confidence)
+            name: self.lines[name].predict(both[name], self.settings.confidence)
             if name in self.lines
             else NOTHING
             for name in SCORES
         }
         line = self.lines.get("dice")
-        quality = reverse["dice"] if line is None else line.at(reverse["dice"])
-        beyond = line is not None and not line.covers(reverse["dice"])
-        return Judgement(reverse, predicted, quality, summary, BEYOND if beyond else "")
+        quality = both["dice"] if line is None else line.at(both["dice"])
+        beyond = line is not None and not line.covers(both["dice"])
+        note = BEYOND if beyond else ""
+        return Judgement(
+            signs.reverse, signs.forward, predicted, quality, summary, note
+        )
 
-    def reverse(
-        self, examples: Sequence[Example], owner: str
-    ) -> dict[str, float] | None:
-        """Return the reverse scores of windows of one image.
+    def signs(self, examples: Sequence[Example], owner: str) -> Signs | None:
+        """Return what speaks for or against a result.
 
         Parameters
         ----------
         examples : sequence of Example
-            The windows, with the classes that are to be judged.
+            The windows of one image, with the classes that are to be judged.
         owner : str
-            `fingerprint` of their image, which is not compared with itself.
+            `fingerprint` of the image, which is not compared with itself.
 
         Returns
         -------
-        dict or None
-            `SCORES`; None where there is nothing to learn from.
+        Signs or None
+            None where there is nothing to learn from.
         """
         others = [each for each in self.annotated.references if each.owner != owner]
         looks = [example.look for example in examples]
@@ -178,7 +200,34 @@ class Judge:
         scores = reverse_scores(
             examples, chosen, self.segmenter, self.annotated.classes
         )
-        return None if scores is None else best_of(scores, self.settings.quantile)
+        if scores is None:
+            return None
+        forward = [
+            cell_scores(example.labels, drawn, example.look.span)
+            for example, drawn in self._drawn(examples, owner)
+        ]
+        agreement = mean_of(forward) or dict.fromkeys(SCORES, math.nan)
+        return Signs(best_of(scores, self.settings.quantile), agreement)
+
+    def _drawn(
+        self, examples: Sequence[Example], owner: str
+    ) -> Iterator[tuple[Example, LabelArray]]:
+        """Give windows, and what is drawn there by what learned other images."""
+        known = any(owner == windows[0].owner for windows in self.annotated.windows)
+        learned = self._learned_without(owner) if known else self._learned
+        if learned is not None:
+            for example in examples:
+                yield example, learned.draw(example.look)
+
+    @cached_property
+    def _learned(self) -> Reversed | None:
+        """What learned all references."""
+        return self._learned_without("")
+
+    def _learned_without(self, owner: str) -> Reversed | None:
+        every = [window for windows in self.annotated.windows for window in windows]
+        others = [Example(w.look, w.labels) for w in every if w.owner != owner]
+        return self.segmenter.learn(others, self.annotated.classes) if others else None
 
 
 def fit_lines(judge: Judge, masks: MaskSet) -> Job[dict[str, Line]]:
@@ -212,9 +261,9 @@ def fit_lines(judge: Judge, masks: MaskSet) -> Job[dict[str, Line]]:
                 Example(window.look, each)
                 for window, each in zip(windows, labels, strict=True)
             ]
-            reverse = judge.reverse(examples, windows[0].owner)
-            if reverse is not None:
-                points.append((reverse, real_scores(windows, labels)))
+            signs = judge.signs(examples, windows[0].owner)
+            if signs is not None:
+                points.append((signs.together, real_scores(windows, labels)))
     lines = {}
     for name in SCORES:
         line = fit_line(
@@ -249,9 +298,11 @@ def merged(slices: Sequence[Judgement]) -> Judgement:
         for name in SCORES
     }
     reverse = {name: _mean([each.reverse[name] for each in slices]) for name in SCORES}
+    forward = {name: _mean([each.forward[name] for each in slices]) for name in SCORES}
     notes = {each.note for each in slices}
     return Judgement(
         reverse,
+        forward,
         predicted,
         _mean([each.quality for each in slices]),
         np.mean([each.summary for each in slices], axis=0),

@@ -50,13 +50,19 @@ class Annotated:
 
     @property
     def references(self) -> list[Reference]:
-        """All windows."""
-        return [window for windows in self.windows for window in windows]
+        """All windows with something drawn on them.
+
+        Of the others every result that finds nothing there has a perfect score.
+        """
+        every = [window for windows in self.windows for window in windows]
+        return [window for window in every if (window.labels > 0).any()]
 
     @property
     def whole(self) -> bool:
         """Whether the class of every pixel is known: no scribbles."""
-        return all((each.labels >= 0).all() for each in self.references)
+        return all(
+            (window.labels >= 0).all() for windows in self.windows for window in windows
+        )
 
     @property
     def summaries(self) -> FloatArray:
@@ -142,7 +148,7 @@ def describe_references(
             )
         )
     result = Annotated(fitted, looker, tuple(windows), classes)
-    if not any((each.labels > 0).any() for each in result.references):
+    if not result.references:
         raise InputError(
             "Nothing is drawn on the reference masks, so results cannot be compared "
             "with them. Give annotated images that show what the model looks for."
