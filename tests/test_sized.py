@@ -49,14 +49,19 @@ def one_size(monkeypatch: pytest.MonkeyPatch) -> None:
         return inputs[:1]
 
     def decode(
-        decoder: object, embeddings: Tensor, code: Tensor, tokens: Tensor, dense: Tensor
+        decoder: object,
+        embeddings: Tensor,
+        code: Tensor,
+        tokens: Tensor,
+        dense: Tensor,
+        which: slice = sams.ALL,
     ) -> sams.Decoded:
         del decoder, code, tokens, dense
         bright = embeddings[0, 0] > 0
         length = int(bright.any(dim=1).sum())
         known = 50 <= length <= 80
         logits = 20 * bright.float() - 10 if known else torch.ones_like(bright) * 2.0
-        masks = logits[None, None].expand(1, 4, -1, -1)
+        masks = logits[None, None].expand(1, 4, -1, -1)[:, which]
         return sams.Decoded(masks, torch.full((1, 4), 0.9 if known else 0.5), masks)
 
     monkeypatch.setattr(Backbone, "embed", embed)
