@@ -313,9 +313,11 @@ def test_probabilities_and_classes_never_lie_in_memory(
 ) -> None:
     monkeypatch.setattr(large, "LARGE_PIXELS", 100)
     images, shape = tmp_path / "images", (1000, 1500)
-    zarr.create_array(
+    stored = zarr.create_array(
         str(images / "a.zarr"), shape=shape, dtype=np.uint8, chunks=(64, 64)
     )
+    stored[:64, :64] = 0  # without any piece it would pass for damaged
+    stored[0, 0] = 1
     plain = replace(ALL, formats=(), objects=None, probabilities=False)
     without = peak_of(images, tmp_path / "without", plain)
     settings = replace(ALL, formats=())

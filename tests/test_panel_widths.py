@@ -90,7 +90,7 @@ def test_tune_is_narrow_from_the_list_to_the_card(viewer: Any) -> None:
     form.findChild(object, "Pause").click()
     assert_narrow(form, "paused")
     listener = form._engine.jobs[-1][2].listener
-    listener.on_done({"model": PATH, "report": REPORT})
+    listener.on_done({"model": PATH, "report": REPORT, "suspects": []})
     assert form.card.isVisibleTo(form)
     assert_narrow(form, "with the card")
     form._folded.expand(animate=False)
