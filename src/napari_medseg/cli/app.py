@@ -7,6 +7,8 @@ import logging
 import typer
 
 from napari_medseg.cli import models, run
+from napari_medseg.cli.measure import measure
+from napari_medseg.cli.prompt import prompt
 from napari_medseg.cli.segment import segment
 
 app = typer.Typer(
@@ -20,6 +22,8 @@ app = typer.Typer(
 app.command()(run.demo)
 app.command()(run.train)
 app.command()(segment)
+app.command()(prompt)
+app.command()(measure)
 app.command()(run.evaluate)
 app.add_typer(models.app, name="models")
 
