@@ -91,7 +91,13 @@ class Sam(FakeEngine):
                 mask[row - size : row + size + 1, column - size : column + size + 1] = 1
         region = [0, 0, *self.shape]
         scores = np.ones(3, np.float32)
-        task.listener.on_done({"region": region, "masks": masks, "scores": scores})
+        asked = {name: arguments[name] for name in ("points", "adds", "box")}
+        if arguments["mask"] is not None:
+            places = np.argwhere(masks[0])
+            asked["box"] = [*map(float, places.min(0)), *map(float, places.max(0))]
+            asked |= {"points": [list(map(float, places[0]))], "adds": [True]}
+        answer = {"region": region, "masks": masks, "scores": scores}
+        task.listener.on_done(answer | asked)
 
     def answer_all(self) -> None:
         while self.jobs:

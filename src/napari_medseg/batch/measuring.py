@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_medseg._labels import AnyLabels, DoubleArray
-    from napari_medseg.io.image_file import ImageFile
+    from napari_medseg.io.image_file import ImageFile, LabelImage
 
 _PIXELS = 1 << 22
 """Pixels of an image of classes that are measured at a time, in whole rows."""
@@ -24,13 +24,13 @@ _PIXELS = 1 << 22
 _NO_UNITS = ("", "px", "pixel", "pixels")
 
 
-def pixel_size(image: ImageFile) -> tuple[dict[str, float], str | None]:
+def pixel_size(image: ImageFile | LabelImage) -> tuple[dict[str, float], str | None]:
     """Return the size of a pixel in physical units, where the file tells both.
 
     Parameters
     ----------
-    image : ImageFile
-        The image.
+    image : ImageFile or LabelImage
+        The image, or its labels.
 
     Returns
     -------

@@ -8,6 +8,8 @@ import typer
 
 from napari_medseg.cli import models, run
 from napari_medseg.cli.estimate import estimate
+from napari_medseg.cli.measure import measure
+from napari_medseg.cli.prompt import prompt
 from napari_medseg.cli.segment import segment
 
 app = typer.Typer(
@@ -21,6 +23,8 @@ app = typer.Typer(
 app.command()(run.demo)
 app.command()(run.train)
 app.command()(segment)
+app.command()(prompt)
+app.command()(measure)
 app.command()(run.evaluate)
 app.command()(estimate)
 app.add_typer(models.app, name="models")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medseg._types import JobError, Progress
-from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models.backbone import Backbone, load_backbone
 from napari_medseg.models.framing import Box
 from napari_medseg.models.interactive import InteractiveImage, Prompt
@@ -40,9 +39,8 @@ def look(arguments: Message, context: Context) -> Job[None]:
     yield Progress(0, None, "loading SAM")
     name, image = arguments["sam"], arguments["image"]
     backbone: Backbone = context.shelf.made("SAM", name, lambda: load_backbone(name))
-    usual = Normalisation.for_channels(len(image), arguments["rgb"])
-    scaled = normalise(image, usual)
-    view = InteractiveImage(scaled, backbone, arguments["device"])
+    device, rgb = arguments["device"], arguments["rgb"]
+    view = InteractiveImage.of_image(image, backbone, device, rgb=rgb)
     yield from view.embed()
     context.shelf.put("image", arguments["key"], view)
 
@@ -64,7 +62,8 @@ def prompt(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     dict
         ``region``: top, left, bottom, right of the smallest part of the image that
         holds all masks; ``masks``: ``bool (M, h, w)`` of it, the likeliest first;
-        ``scores``: the IoU that SAM expects of each.
+        ``scores``: the IoU that SAM expects of each; ``points``, ``adds`` and ``box``
+        as SAM was asked, which tells what a mask was taken for.
 
     Raises
     ------
@@ -75,19 +74,22 @@ def prompt(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     view: InteractiveImage | None = context.shelf.get("image", arguments["key"])
     if view is None:
         raise JobError("SAM has not looked at this image yet; choose the layer again.")
-    box = arguments["box"]
+    mask = arguments["mask"]
     wanted = (
-        Prompt.of_mask(arguments["mask"])
-        if arguments["mask"] is not None
-        else Prompt(
-            tuple((row, column) for row, column in arguments["points"]),
-            tuple(arguments["adds"]),
-            (box[0], box[1], box[2], box[3]) if box is not None else None,
-        )
+        Prompt.of_clicks(arguments["points"], arguments["adds"], arguments["box"])
+        if mask is None
+        else Prompt.of_mask(mask)
     )
     answer = view.answer(wanted)
     region, masks = cropped(answer.region, answer.masks)
-    return {"region": list(region), "masks": masks, "scores": answer.scores}
+    return {
+        "region": list(region),
+        "masks": masks,
+        "scores": answer.scores,
+        "points": [list(point) for point in wanted.points],
+        "adds": list(wanted.adds),
+        "box": None if wanted.box is None else list(wanted.box),
+    }
 
 
 def cropped(region: Box, masks: NDArray[np.bool_]) -> tuple[Box, NDArray[np.bool_]]:

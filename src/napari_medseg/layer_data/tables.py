@@ -104,15 +104,52 @@ def measured(stack: LabelStack) -> pd.DataFrame:
     """
     if stack.table is not None and _is_of(stack.table, stack.labels):
         return stack.table.rename(columns={"index": "label"})
-    scale, unit = physical_size(stack)
-    tables = []
-    for index, labels in stack.slices():
-        if stack.meaning == CLASSES:
-            table = measure_all_classes(labels, len(stack.classes), None, scale, unit)
-        else:
-            table = measure(labels, None, scale, unit)
-        tables.append(described(table, stack, index))
-    return put_together(tables)
+    size = physical_size(stack)
+    return put_together(
+        [
+            measured_slice(stack, index, labels, None, size)
+            for index, labels in stack.slices()
+        ]
+    )
+
+
+def measured_slice(
+    stack: LabelStack,
+    index: Mapping[str, int],
+    labels: Array,
+    image: Array | None,
+    size: tuple[Mapping[str, float], str | None],
+) -> pd.DataFrame:
+    """Return the measurements of one slice.
+
+    Parameters
+    ----------
+    stack : LabelStack
+        Says what the labels mean.
+    index : mapping of str to int
+        The slice.
+    labels : ndarray of int
+        ``(Y, X)``, its labels.
+    image : ndarray, optional
+        ``(C, Y, X)``, for the intensities.
+    size : tuple
+        Size of a pixel and its unit, as of `physical_size`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of `described`.
+
+    Raises
+    ------
+    InputError
+        As `measure`.
+    """
+    if stack.meaning == CLASSES:
+        table = measure_all_classes(labels, len(stack.classes), image, *size)
+    else:
+        table = measure(labels, image, *size)
+    return described(table, stack, index)
 
 
 def put_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -18,6 +18,7 @@ import torch
 from scipy import ndimage
 
 from napari_medseg._types import InputError, Job, Progress
+from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import autocast
 from napari_medseg.models.devices import resolve_device
@@ -69,6 +70,41 @@ class Prompt:
             raise ValueError("each click is on the object, or is not")
         if not self.points and self.box is None:
             raise InputError("Click on an object, or draw a box round it, first.")
+
+    @classmethod
+    def of_clicks(
+        cls,
+        points: Sequence[Sequence[float]],
+        adds: Sequence[bool],
+        box: Sequence[float] | None = None,
+    ) -> Self:
+        """Return a prompt whose clicks on the object come first.
+
+        The order of clicks means nothing, but another one rounds differently: here
+        the same clicks give the same mask to the bit.
+
+        Parameters
+        ----------
+        points : sequence of row and column
+            The clicks, in pixels.
+        adds : sequence of bool
+            Whether each is on the object.
+        box : sequence of float, optional
+            Top, left, bottom and right.
+
+        Raises
+        ------
+        InputError
+            There is neither a click nor a box.
+        """
+        if len(points) != len(adds):
+            raise ValueError("each click is on the object, or is not")
+        order = sorted(range(len(points)), key=lambda place: not adds[place])
+        return cls(
+            tuple((float(points[i][0]), float(points[i][1])) for i in order),
+            tuple(bool(adds[i]) for i in order),
+            None if box is None else (box[0], box[1], box[2], box[3]),
+        )
 
     @classmethod
     def of_mask(cls, mask: NDArray[np.bool_]) -> Self:
@@ -153,6 +189,24 @@ class InteractiveImage:
         self._embeddings: dict[tuple[Framing, Box], tuple[Tensor, Tensor]] = {}
         sizes = backbone.sizes
         self._sized = SizedView(image, backbone, sizes, self.device) if sizes else None
+
+    @classmethod
+    def of_image(
+        cls, image: FloatArray, backbone: Backbone, device: str, *, rgb: bool
+    ) -> Self:
+        """Return an image, normalised as is usual, from what its file or layer has.
+
+        Parameters
+        ----------
+        image : ndarray
+            ``float32 (C, Y, X)``.
+        backbone, device
+            As for the class.
+        rgb : bool
+            Whether the channels are red, green and blue.
+        """
+        usual = Normalisation.for_channels(len(image), rgb)
+        return cls(normalise(image, usual), backbone, device)
 
     def embed(self) -> Job[None]:
         """Embed the image as a whole, so that the first click need not wait."""

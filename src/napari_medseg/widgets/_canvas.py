@@ -87,6 +87,7 @@ class AnnotationCanvas:
         self._shown: Suggestion | None = None
         self._drawn: tuple[slice, slice] | None = None
         self._choice = 0
+        self._painted: tuple[Suggestion, int] | None = None
 
     def _found(self, kind: type[Layer], name: str) -> Any:
         """Return a layer of the viewer by kind and name, or None."""
@@ -157,7 +158,15 @@ class AnnotationCanvas:
         places = (rows + found.rows.start, columns + found.columns.start)
         index = tuple(np.full(len(rows), place) for place in found.plane.index)
         target.data_setitem((*index, *places), label)
+        self._painted = found, self._choice
         return True
+
+    @property
+    def latest(self) -> tuple[Suggestion, int] | None:
+        """What is suggested, else what was painted last; and which of its masks."""
+        if self._shown is not None:
+            return self._shown, self._choice
+        return self._painted
 
     def next_label(self) -> int:
         """Return the lowest label above all that are drawn."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from napari.layers import Image, Labels
 
+    from napari_medseg.widgets._in_file import InFile
+    from napari_medseg.widgets._suggesting import Question
+
 PROGRAM = "napari-medseg"
 
 STORABLE = ("uint8", "uint16", "int16", "float32")
@@ -122,6 +125,110 @@ def segment_command(
     if watch:
         words += ["--watch"]
     return _line([*words, "--out", str(out)])
+
+
+def prompt_command(
+    place: InFile,
+    out: Path,
+    question: Question,
+    *,
+    sam: str,
+    idea: int = 1,
+    device: str = "auto",
+) -> str:
+    """Return the line that asks SAM as the form did.
+
+    Parameters
+    ----------
+    place : InFile
+        The slice of the image.
+    out : Path
+        The label image to write.
+    question : Question
+        Clicks and box; without a mask.
+    sam : str
+        The SAM.
+    idea : int
+        Which of its masks, from 1.
+    device : str
+        Where to compute.
+
+    Returns
+    -------
+    str
+        To paste into a terminal.
+    """
+    words = ["prompt", str(place.path)]
+    clicks = list(zip(question.points, question.adds, strict=True))
+    for option, wanted in (("--points", True), ("--negative", False)):
+        found = [_numbers(point) for point, adds in clicks if adds is wanted]
+        if found:
+            words += [option, ";".join(found)]
+    if question.box is not None:
+        words += ["--boxes", _numbers(question.box)]
+    if place.index:
+        words += ["--slice", ",".join(map(str, place.index))]
+    if place.channel is not None:
+        words += ["--channel", str(place.channel)]
+    if idea != 1:
+        words += ["--idea", str(idea)]
+    if device != "auto":
+        words += ["--device", device]
+    return _line([*words, "--sam", sam, "--out", str(out)])
+
+
+def measure_command(
+    labels: Path,
+    out: Path,
+    *,
+    image: Path | None = None,
+    channel: int | None = None,
+    classes: bool = False,
+    names: Sequence[str] = (),
+    size: tuple[Mapping[str, float], str | None] | None = None,
+) -> str:
+    """Return the line that measures as the form does.
+
+    Parameters
+    ----------
+    labels : Path
+        The label image.
+    out : Path
+        The table to write.
+    image : Path, optional
+        The image, for the intensities.
+    channel : int, optional
+        Its only channel that is measured.
+    classes : bool
+        Whether labels are classes.
+    names : sequence of str
+        Names of the classes, background first.
+    size : tuple, optional
+        Size of a pixel along ``y`` and ``x``, and its unit, where it is not that of
+        the files.
+
+    Returns
+    -------
+    str
+        To paste into a terminal.
+    """
+    words = ["measure", str(labels)]
+    if image is not None:
+        words += ["--image", str(image)]
+    if channel is not None:
+        words += ["--channel", str(channel)]
+    words += ["--classes"] if classes else []
+    words += ["--names", ",".join(names)] if names else []
+    if size is not None:
+        sizes, unit = size
+        told = _numbers([sizes.get(axis, 1.0) for axis in "yx"])
+        words += ["--pixel-size", told, "--unit", unit or "px"]
+    return _line([*words, "--out", str(out)])
+
+
+def _numbers(values: Sequence[float]) -> str:
+    """Return numbers that are read back as the very same."""
+    return ",".join(repr(float(value)) for value in values)
 
 
 def save_annotated(image: Image, labels: Labels, folder: Path) -> tuple[Path, Path]:

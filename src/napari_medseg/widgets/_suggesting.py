@@ -58,12 +58,18 @@ class Suggestion:
         The part of the slice that the masks cover.
     masks : ndarray
         ``bool (M, h, w)``, the likeliest first.
+    question : Question
+        What SAM was asked: a mask has become a click and a box.
+    sam : str
+        The SAM that was asked.
     """
 
     plane: Plane
     rows: slice
     columns: slice
     masks: NDArray[Any]
+    question: Question
+    sam: str
 
 
 class Suggester(QObject):
@@ -174,9 +180,9 @@ class Suggester(QObject):
             self.look(self._layer, self._plane, self._sam)
             self.question, self._past = question, past
             return
-        plane = self._plane
+        plane, sam = self._plane, self._sam
         relay = Relay(self)
-        relay.done.connect(lambda answer: self._on_answered(plane, answer))
+        relay.done.connect(lambda answer: self._on_answered(plane, sam, answer))
         relay.failed.connect(lambda error: self.told.emit(str(error)))
         relay.ended.connect(relay.deleteLater)
         question = self.question
@@ -189,9 +195,14 @@ class Suggester(QObject):
         }
         self._asking.submit("prompt", arguments, relay, urgent=True)
 
-    def _on_answered(self, plane: Plane, answer: dict[str, Any]) -> None:
+    def _on_answered(self, plane: Plane, sam: str, answer: dict[str, Any]) -> None:
         top, left, bottom, right = answer["region"]
+        points, box = [tuple(place) for place in answer["points"]], answer["box"]
+        asked = Question(
+            tuple(points), tuple(answer["adds"]), None if box is None else tuple(box)
+        )
+        masks = answer["masks"]
         found = Suggestion(
-            plane, slice(top, bottom), slice(left, right), answer["masks"]
+            plane, slice(top, bottom), slice(left, right), masks, asked, sam
         )
         self.suggested.emit(found)

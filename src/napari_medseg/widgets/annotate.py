@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QGridLayout,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -25,9 +24,12 @@ from napari_medseg.models.weights import imported
 from napari_medseg.widgets._autosave import Keeper
 from napari_medseg.widgets._canvas import AnnotationCanvas
 from napari_medseg.widgets._combo import narrow
+from napari_medseg.widgets._copy_button import CopyButton
+from napari_medseg.widgets._copying import prompt_line
 from napari_medseg.widgets._folder import FolderSession
 from napari_medseg.widgets._jobs import engine_of
 from napari_medseg.widgets._keeping import NOTED, BringBack
+from napari_medseg.widgets._key_buttons import KEYS, key_buttons
 from napari_medseg.widgets._kind import KindChoice
 from napari_medseg.widgets._layers import slice_in_view
 from napari_medseg.widgets._preferences import choose_sam
@@ -46,15 +48,6 @@ SETTLE = 250
 
 LIST_STRETCH = 100
 """Share of free room that the images of a folder take: nearly all."""
-
-KEYS = {
-    "G": ("accept", "Put the suggestion into the annotation, with its label"),
-    "N": ("accept_new", "The same as a new object: the next free label"),
-    "T": ("next_mask", "Try SAM's next idea: a part, or the whole"),
-    "U": ("take_back", "Undo the last click"),
-    "Q": ("clear", "Forget the clicks"),
-}
-"""Keys while the suggestion's layer is chosen; napari has none of them there."""
 
 FOLDER_KEYS = {"S": "save", "D": "done_next"}
 """Keys for images of a folder, while it or the annotation is chosen."""
@@ -143,19 +136,13 @@ class AnnotateWidget(QWidget):
             "or outlines on the shapes layer. Paint as always on the annotation layer."
         )
         layout.addWidget(help_text)
-        grid = QGridLayout()
-        for row, (key, (name, tip)) in enumerate(KEYS.items()):
-            button = QPushButton(f"{name.replace('_', ' ')}  ({key})")
-            button.setObjectName(name)
-            button.setToolTip(tip)
-            button.clicked.connect(getattr(self, name))
-            grid.addWidget(button, row // 2, row % 2)
-        use = QPushButton("use label")
-        use.setObjectName("use label")
-        use.setToolTip("Have SAM redraw the object of the annotation's chosen label")
-        use.clicked.connect(self._on_use_label_clicked)
-        grid.addWidget(use, len(KEYS) // 2, len(KEYS) % 2)
-        layout.addLayout(grid)
+        layout.addLayout(key_buttons(self, self._on_use_label_clicked))
+        copy = CopyButton(
+            "The line for the terminal that finds the object of the last suggestion",
+            lambda: prompt_line(self._canvas),
+        )
+        copy.told.connect(self._tell)
+        layout.addWidget(copy)
         layout.addWidget(self._told)
         layout.addStretch(1)
 

@@ -15,6 +15,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg.widgets._combo import narrow
+from napari_medseg.widgets._copy_button import CopyButton
+from napari_medseg.widgets._copying import measure_line
 from napari_medseg.widgets._jobs import engine_of
 from napari_medseg.widgets._measuring import Measurer
 from napari_medseg.widgets._saving import SaveButtons
@@ -64,6 +66,11 @@ class MeasureWidget(QWidget):
         show.clicked.connect(self._on_show_clicked)
         table = _button("Save table…", "save table", "Save the features table as CSV")
         table.clicked.connect(self._on_save_table_clicked)
+        copy = CopyButton(
+            "The line for the terminal that writes the same table",
+            lambda: measure_line(self._labels.value, self._image.value),
+        )
+        copy.told.connect(self._tell)
         form = QFormLayout()
         form.addRow("objects", narrow(self._labels.native))
         form.addRow("intensity of", narrow(self._image.native))
@@ -75,6 +82,7 @@ class MeasureWidget(QWidget):
         layout.addWidget(measure)
         layout.addLayout(row)
         layout.addWidget(self.files)
+        layout.addWidget(copy)
         layout.addWidget(self._told)
         layout.addStretch(1)
 
