@@ -95,18 +95,52 @@ def meant(
         ``bool (Y, X)``: the parts that were clicked, or the largest if none was. A
         hole stays where somebody clicked that it does not belong to the object.
     """
+    if not mask.any():
+        return mask
+    top, left, bottom, right = corners_of(mask)
+    place = slice(top, bottom + 1), slice(left, right + 1)
+    on, off = (
+        [
+            (row - top, column - left)
+            for row, column in clicks
+            if top <= row <= bottom and left <= column <= right
+        ]
+        for clicks in (on, off)
+    )
+    found = np.zeros_like(mask)
+    found[place] = _without_holes(_parts_at(mask[place], on), off)
+    return found
+
+
+def _parts_at(mask: Mask, places: Sequence[tuple[int, int]]) -> Mask:
+    """Return the connected parts of a mask at some places, or the largest."""
     parts, count = ndimage.label(mask)
-    if count > 1:
-        wanted = {int(parts[place]) for place in on} - {0}
-        if not wanted:
-            area = np.bincount(parts.ravel())
-            area[0] = 0
-            wanted = {int(area.argmax())}
-        mask = np.isin(parts, list(wanted))
-    filled: Mask = ndimage.binary_fill_holes(mask)
-    holes, count = ndimage.label(filled & ~mask)
-    kept = {int(holes[place]) for place in off} - {0}
-    return filled & ~np.isin(holes, list(kept)) if kept else filled
+    if count < 2:
+        return mask
+    wanted = {int(parts[place]) for place in places} - {0}
+    if not wanted:
+        area = np.bincount(parts.ravel())
+        area[0] = 0
+        wanted = {int(area.argmax())}
+    return _chosen(parts, count, wanted)
+
+
+def _without_holes(mask: Mask, places: Sequence[tuple[int, int]]) -> Mask:
+    """Fill the holes of a mask, but for those at some places."""
+    # with a margin, all that is outside hangs together
+    spaces, count = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    if count < 2:
+        return mask
+    outside = {int(spaces[0, 0])}
+    kept = {int(spaces[row + 1, column + 1]) for row, column in places} - {0}
+    return ~_chosen(spaces, count, outside | kept)[1:-1, 1:-1]
+
+
+def _chosen(parts: NDArray[np.int32], count: int, numbers: set[int]) -> Mask:
+    """Return where parts have one of some numbers."""
+    table = np.zeros(count + 1, bool)
+    table[list(numbers)] = True
+    return table[parts]
 
 
 def corners_of(mask: Mask) -> Corners:
