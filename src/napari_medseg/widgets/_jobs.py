@@ -128,14 +128,18 @@ class Activity:
     def __init__(self, title: str) -> None:
         self._title = title
         self._bar = activity(total=0, desc=title)
+        self._is_closed = False
 
     def show(self, progress: Progress) -> None:
         """Show how far the job is."""
         if progress.total and self._bar.total != progress.total:
             self._bar.total = progress.total
         self._bar.set_description(f"{self._title}: {progress.message}")
-        self._bar.update(progress.step - self._bar.n)
+        # napari handles events while it shows that: the job may have ended
+        if not self._is_closed:
+            self._bar.update(progress.step - self._bar.n)
 
     def close(self) -> None:
         """Take the bar away."""
+        self._is_closed = True
         self._bar.close()

@@ -302,17 +302,18 @@ class TuneWidget(QWidget):
         self._bar.setValue(progress.step)
         self._tell(progress.message)
         self.curve.draw()
-        if self._activity is not None:
-            self._activity.show(progress)
         if progress.preview is not None:
             self._preview.show(progress.preview)
+        if self._activity is not None:
+            # napari handles events meanwhile: the job may end in here
+            self._activity.show(progress)
 
     def _on_done(self, result: dict[str, Any]) -> None:
-        self._paced.flush()
         self._model = Path(result["model"])
         self.card.show_report(result["report"])
         self._suspects.show(result["suspects"])
         self._is_new = True
+        self._paced.flush()
         self._tell(f"Kept as {self._model.name}.")
 
     def _on_ended(self) -> None:
