@@ -54,6 +54,9 @@ class Copied:
 
     def copy(self, begins: str = "Copied: ") -> list[str]:
         """Return the words of the line, or check for a sentence."""
+        label = self.widget.findChild(QLabel, "told")
+        assert label is not None
+        label.setText("")  # what was said of the line before
         self.press("copy")
         self.qtbot.waitUntil(lambda: begins in self.told(), timeout=60_000)
         line = QApplication.clipboard().text()
