@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 KILLS = 20
 
-IMAGES = 16
+IMAGES = 10
 
 SETTINGS = BatchSettings(
     "otsu",
