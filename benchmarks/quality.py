@@ -252,10 +252,11 @@ def table(
     for row in read(out):
         target = images if row["kind"] == "image" else folders
         target[f"{row['set']}{' (quick)' if row['quick'] else ''}"].append(row)
-    print("| set | states | r | MAE | predicted | r, worse | MAE, worse | predicted |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| set | states | r | MAE | covered | MAE, worse | covered |")
+    print("|" + " --- |" * 7)
     for name, rows in folders.items():
-        cells = [figures(rows, by, score) for by in ("states", "worse")]
+        cells = [correlation(rows, score)]
+        cells += [figures(rows, by, score) for by in ("states", "worse")]
         print(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
     print()
     ranks = ("both", "reverse", "forward", "object confidence", "entropy")
@@ -266,17 +267,25 @@ def table(
         print(f"| {name} | {len(rows)} | {' | '.join(image_figures(rows, score))} |")
 
 
+def correlation(rows: list[dict[str, Any]], score: str) -> str:
+    """Return Pearson's r of reverse and real scores over the states."""
+    both = [(row[f"reverse_{score}"], row[f"real_{score}"]) for row in rows]
+    known = [pair for pair in both if None not in pair]
+    return f"{pearsonr(*zip(*known, strict=True)).statistic:.3f}"
+
+
 def figures(rows: list[dict[str, Any]], by: str, score: str) -> str:
-    """Return r over the reverse scores, MAE, and how many were predicted at all."""
-    both = [
-        (row[f"reverse_{score}"], row[f"real_{score}"], row[f"{by}_{score}"][0])
+    """Return the mean error, and how many true values are within the interval."""
+    known = [
+        (row[f"real_{score}"], *row[f"{by}_{score}"])
         for row in rows
+        if row[f"{by}_{score}"][0] is not None and row[f"real_{score}"] is not None
     ]
-    known = [each for each in both if each[0] is not None and each[1] is not None]
-    r = pearsonr(*zip(*[each[:2] for each in known], strict=True)).statistic
-    wrong = [abs(real - value) for _, real, value in known if value is not None]
-    mae = f"{np.mean(wrong):.3f}" if wrong else "—"
-    return f"{r:.3f} | {mae} | {len(wrong)} of {len(rows)}"
+    if not known:
+        return "— | —"
+    wrong = np.mean([abs(real - value) for real, value, *_ in known])
+    inside = sum(low <= real <= high for real, _, low, high in known)
+    return f"{wrong:.3f} | {inside} of {len(known)}"
 
 
 def image_figures(rows: list[dict[str, Any]], score: str) -> list[str]:

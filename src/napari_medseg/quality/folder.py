@@ -9,6 +9,8 @@ worse.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -70,30 +72,53 @@ def fit_folder(judge: Judge, masks: MaskSet) -> Job[FolderLine]:
         return FolderLine({}, half)
     order = np.random.default_rng(0).permutation(count)
     halves = [order[:half].tolist(), order[half:].tolist()]
-    points: list[tuple[dict[str, float], dict[str, float]]] = []
+    points: list[tuple[_Point, _Point]] = []
     for number, row in enumerate(masks.rows):
         yield Progress(number, len(masks.rows), "fitting to sets of known masks")
-        found = [
-            _reverse(judge, _examples(judge, row, each), other)
-            for each, other in (halves, halves[::-1])
+        point = [
+            _point(judge, row, new, other) for new, other in (halves, halves[::-1])
         ]
-        reverse = [each for each in found if each is not None]
         # where nothing is found there is no reverse score, and so no point
-        if len(reverse) == len(found):
-            real = [
-                real_scores(windows, cells)
-                for windows, cells in zip(annotated.windows, row, strict=True)
-            ]
-            points.append((mean_of(reverse), mean_of(real)))
-    lines = {
-        name: fit_line(
-            [reverse[name] for reverse, _ in points],
-            [real[name] for _, real in points],
-            MOST[name],
-        )
-        for name in SCORES
-    }
+        if point[0] is not None and point[1] is not None:
+            points.append((point[0], point[1]))
+    lines = {name: _line(points, name) for name in SCORES}
     return FolderLine({k: line for k, line in lines.items() if line is not None}, half)
+
+
+class _Point(NamedTuple):
+    """Reverse and real scores of a set of images."""
+
+    reverse: dict[str, float]
+    real: dict[str, float]
+
+
+def _point(
+    judge: Judge, row: Sequence[Cells], new: Sequence[int], other: Sequence[int]
+) -> _Point | None:
+    """Let some annotated images play new ones, and draw the others."""
+    reverse = _reverse(judge, _examples(judge, row, new), other)
+    if reverse is None:
+        return None
+    windows = judge.annotated.windows
+    return _Point(reverse, mean_of([real_scores(windows[i], row[i]) for i in new]))
+
+
+def _line(points: Sequence[tuple[_Point, _Point]], name: str) -> Line | None:
+    """Fit one score to the means of both halves.
+
+    Means lie nearer to a line than any single set of images does. How far the halves
+    are apart from one another is therefore added to the scatter around the line.
+    """
+    reverse = np.asarray([[half.reverse[name] for half in both] for both in points])
+    real = np.asarray([[half.real[name] for half in both] for both in points])
+    if not len(points):
+        return None
+    line = fit_line(reverse.mean(axis=1), real.mean(axis=1), MOST[name])
+    if line is None:
+        return None
+    off = real - line.slope * reverse - line.intercept
+    apart = float(np.nanmean((off[:, 0] - off[:, 1]) ** 2)) / 2
+    return replace(line, residual=math.sqrt(line.residual**2 + apart))
 
 
 def predict_folder(
