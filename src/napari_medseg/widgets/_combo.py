@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from magicgui.widgets import create_widget
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QWidget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from magicgui.widgets import ComboBox
 
 LETTERS = 12
 """So many letters of a choice are shown in the narrowest panel."""
@@ -37,6 +40,27 @@ def combo(name: str, choices: Iterable[str], tip: str) -> QComboBox:
     box.setToolTip(tip)
     narrow(box)
     return box
+
+
+def layer_choice(kind: Any, tip: str) -> ComboBox:
+    """Return a choice among the layers of the viewer that it is docked in.
+
+    Parameters
+    ----------
+    kind : type
+        Class of the layers; ``Image | None`` offers none, too.
+    tip : str
+        What is chosen.
+
+    Returns
+    -------
+    ComboBox
+        The control.
+    """
+    choice = cast("ComboBox", create_widget(annotation=kind))
+    choice.native.setToolTip(tip)
+    narrow(choice.native)
+    return choice
 
 
 def narrow(control: QWidget) -> QWidget:

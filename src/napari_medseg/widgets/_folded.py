@@ -28,6 +28,7 @@ class Folded(QCollapsible):
     def __init__(self, title: str, content: QWidget) -> None:
         super().__init__("", expandedIcon=" ", collapsedIcon=" ")
         self.toggleButton().setIconSize(QSize(1, 1))
+        self.toggleButton().setToolTip("Click to unfold, or to fold away again")
         self._title = title
         # little but the title is left of what is folded
         layout = self.layout()

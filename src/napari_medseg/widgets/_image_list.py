@@ -149,6 +149,7 @@ class ImageList(QListView):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("images of the folder")
+        self.setToolTip("The images of the folder; click on one to open it")
         self.images = ImageModel(self)
         self.setModel(self.images)
         self.setUniformItemSizes(True)

@@ -56,6 +56,7 @@ class BringBack(QPushButton):
     ) -> None:
         super().__init__(parent)
         self.setObjectName("restore")
+        self.setToolTip("Take what was drawn before the last crash or close")
         self.setVisible(False)
         self.clicked.connect(self._on_clicked)
         self._folder = folder

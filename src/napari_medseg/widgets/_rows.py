@@ -33,6 +33,7 @@ class RowList(QListWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("images found")
+        self.setToolTip("The annotated images, and what is wrong with each")
         self.setMaximumHeight(HEIGHT)
         # a bar would hide the last row, and what is wrong is to be read at once
         self.setWordWrap(True)

@@ -105,10 +105,11 @@ class LabelSliders(QWidget):
         self._split.setChecked(kept.get("split") == "watershed")
         self._timer.stop()
         helps = {item.name: item.metadata["help"] for item in fields(self._config)}
+        every = {item.name: item.metadata["help"] for item in fields(ObjectConfig)}
         for name, parts in self._controls.items():
             for part in parts:
                 part.setVisible(name in helps)
-                part.setToolTip(helps.get(name, ""))
+                part.setToolTip((every | helps)[name])
 
     @property
     def _config(self) -> type[ClassConfig] | type[ObjectConfig]:

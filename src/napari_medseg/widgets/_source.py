@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from magicgui.widgets import create_widget
 from napari.layers import Image, Labels
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -20,11 +19,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg.widgets._annotation_note import read_note
-from napari_medseg.widgets._combo import narrow
+from napari_medseg.widgets._combo import layer_choice
 from napari_medseg.widgets._kind import KindChoice
-
-if TYPE_CHECKING:
-    from magicgui.widgets import ComboBox
 
 
 class Folder(QWidget):
@@ -93,8 +89,8 @@ class Source(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._image = cast("ComboBox", create_widget(annotation=Image))
-        self._labels = cast("ComboBox", create_widget(annotation=Labels))
+        self._image = layer_choice(Image, "The image or stack that is annotated")
+        self._labels = layer_choice(Labels, "Its annotation")
         self._images = Folder("images", "Folder of the images")
         self._masks = Folder("masks", "Folder of their masks; may be the same folder")
         self._tabs = QTabWidget()
@@ -112,8 +108,6 @@ class Source(QWidget):
                 form.addRow(label, control)
             self._tabs.addTab(page, title)
         self._kind = KindChoice()
-        for control in (self._image.native, self._labels.native):
-            narrow(control)
         self._masks.changed.connect(self._on_masks_changed)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

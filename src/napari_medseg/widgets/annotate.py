@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import create_widget
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import (
@@ -23,7 +22,7 @@ from napari_medseg.models.registry import SAMS
 from napari_medseg.models.weights import imported
 from napari_medseg.widgets._autosave import Keeper
 from napari_medseg.widgets._canvas import AnnotationCanvas
-from napari_medseg.widgets._combo import narrow
+from napari_medseg.widgets._combo import layer_choice, narrow
 from napari_medseg.widgets._copy_button import CopyButton
 from napari_medseg.widgets._copying import prompt_line
 from napari_medseg.widgets._folder import FolderSession
@@ -38,7 +37,6 @@ from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     import napari.viewer
-    from magicgui.widgets import ComboBox
     from napari.layers import Labels
 
     from napari_medseg.engine import Engine
@@ -78,19 +76,20 @@ class AnnotateWidget(QWidget):
         self._engine = engine
         self._suggester: Suggester | None = None
         self._canvas: AnnotationCanvas | None = None
-        self._layers = cast("ComboBox", create_widget(annotation=Image))
+        self._layers = layer_choice(Image, "The image or stack to annotate")
         self._kind = KindChoice()
         self._kind.changed.connect(self._on_kind_changed)
         self._sam = QComboBox()
         self._sam.setObjectName("sam")
+        self._sam.setToolTip("The SAM that suggests outlines; nano comes along")
         for name in (*SAMS, *imported()):
             self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
         choose_sam(self._sam)
         self._sam.currentIndexChanged.connect(self._on_sam_changed)
-        for control in (self._layers.native, self._sam):
-            narrow(control)
+        narrow(self._sam)
         self._start = QPushButton("Annotate this image")
         self._start.setObjectName("start")
+        self._start.setToolTip("Have SAM look at the image, and open its annotation")
         self._start.clicked.connect(self._on_start_clicked)
         self._told = Words("told")
         keeper = Keeper()

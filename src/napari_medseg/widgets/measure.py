@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import create_widget
 from napari.layers import Image, Labels
 from qtpy.QtWidgets import (
     QFormLayout,
@@ -14,7 +13,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medseg.widgets._combo import narrow
+from napari_medseg.widgets._combo import layer_choice
 from napari_medseg.widgets._copy_button import CopyButton
 from napari_medseg.widgets._copying import measure_line
 from napari_medseg.widgets._jobs import engine_of
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import napari.viewer
-    from magicgui.widgets import ComboBox
 
     from napari_medseg.engine import Engine
 
@@ -53,8 +51,8 @@ class MeasureWidget(QWidget):
         self._viewer = viewer
         self._engine = engine
         self._measurer: Measurer | None = None
-        self._labels = cast("ComboBox", create_widget(annotation=Labels))
-        self._image = cast("ComboBox", create_widget(annotation=Image | None))
+        self._labels = layer_choice(Labels, "The objects to measure")
+        self._image = layer_choice(Image | None, "Its intensity is measured, too")
         self._told = Words("told")
         self.files = SaveButtons(self._chosen, self._the_engine, self)
         self.files.told.connect(self._tell)
@@ -72,8 +70,8 @@ class MeasureWidget(QWidget):
         )
         copy.told.connect(self._tell)
         form = QFormLayout()
-        form.addRow("objects", narrow(self._labels.native))
-        form.addRow("intensity of", narrow(self._image.native))
+        form.addRow("objects", self._labels.native)
+        form.addRow("intensity of", self._image.native)
         row = QHBoxLayout()
         row.addWidget(show)
         row.addWidget(table)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import create_widget
 from napari.layers import Image
 from qtpy.QtWidgets import (
     QApplication,
@@ -18,7 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg._types import InputError, MedsegError, Progress
-from napari_medseg.widgets._combo import combo, narrow
+from napari_medseg.widgets._combo import combo, layer_choice
 from napari_medseg.widgets._command import segment_command
 from napari_medseg.widgets._jobs import Activity, engine_of
 from napari_medseg.widgets._large import is_large
@@ -33,7 +32,6 @@ from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     import napari.viewer
-    from magicgui.widgets import ComboBox
 
     from napari_medseg.engine import Engine
 
@@ -75,7 +73,7 @@ class SegmentWidget(QWidget):
         self._results = ResultLayers(viewer, self._the_engine, self)
         self._results.told.connect(self._on_measured)
         self._outcome: list[str] = []  # of the latest run: what stays to be read
-        self._layers = cast("ComboBox", create_widget(annotation=Image, label="image"))
+        self._layers = layer_choice(Image, "The image or stack to segment")
         self.models = ModelChoice()
         self.models.refused.connect(self._tell)
         self._scope = combo("scope", SCOPES, "What is segmented")
@@ -101,7 +99,7 @@ class SegmentWidget(QWidget):
 
     def _lay_out(self) -> None:
         form = QFormLayout()
-        form.addRow("image", narrow(self._layers.native))
+        form.addRow("image", self._layers.native)
         form.addRow("model", self.models)
         form.addRow("what", self._scope)
         form.addRow("result", self._result)

@@ -92,6 +92,7 @@ class TuneWidget(QWidget):
         self.card = Card()
         self._method = QComboBox()
         self._method.setObjectName("method")
+        self._method.setToolTip("What is trained; the first suits most images")
         for name, entry in METHODS.items():
             self._method.addItem(entry.title, name)
             self._method.setItemData(self._method.count() - 1, entry.description, 3)
