@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "layer_data",
         ),
         ("api", "exchange", "reviewing"),
-        ("batch", "demo"),
+        ("batch", "comparing", "demo"),
         ("__init__",),  # the package itself: the public names, on demand
         ("engine",),
         ("cli", "widgets"),

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
-from napari_medseg._types import InputError, Progress
+from napari_medseg._types import Progress
 from napari_medseg.earlier import states_of
 from napari_medseg.inference import Segmenter, open_segmenter
-from napari_medseg.io.pairs import Pairs, read_pairs
+from napari_medseg.io.pairs import Pairs, as_annotation, read_pairs
 from napari_medseg.quality.estimating import Estimate, Prepared, estimate, prepare
 from napari_medseg.quality.references import reference_folders
 
 if TYPE_CHECKING:
     from napari_medseg._types import AnySegmenter, Job
     from napari_medseg.quality.settings import QualitySettings
-
-Annotation = Literal["dense", "sparse", "instances", "auto"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,7 @@ class References:
         InputError
             They cannot be read, or the kind of annotation is not known.
         """
-        if self.annotation not in ("auto", "dense", "sparse", "instances"):
-            raise InputError(
-                f"{self.annotation!r} is not a kind of annotation; choose from auto, "
-                "dense, sparse and instances."
-            )
-        kind = cast("Annotation", self.annotation)
+        kind = as_annotation(self.annotation)
         images, masks = reference_folders(Path(self.images), self.masks)
         return read_pairs(images, masks, annotation=kind, ignore=self.ignore)
 

@@ -7,6 +7,7 @@ import logging
 import typer
 
 from napari_medseg.cli import models, run
+from napari_medseg.cli.compare import compare
 from napari_medseg.cli.estimate import estimate
 from napari_medseg.cli.measure import measure
 from napari_medseg.cli.prompt import prompt
@@ -27,6 +28,7 @@ app.command()(prompt)
 app.command()(measure)
 app.command()(run.evaluate)
 app.command()(estimate)
+app.command()(compare)
 app.add_typer(models.app, name="models")
 
 

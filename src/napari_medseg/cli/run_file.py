@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import yaml
 
@@ -98,11 +98,9 @@ class RunFile:
                 raise InputError(
                     f"--{name} is missing: give the folder, or a run file (--config)."
                 )
-        if values.get("annotation", "auto") not in get_args(Annotation):
-            raise InputError(
-                f"annotation is {values['annotation']!r}; choose one of "
-                f"{', '.join(get_args(Annotation))}."
-            )
+        from napari_medseg.io.pairs import as_annotation
+
+        as_annotation(values.get("annotation", "auto"))
         values["config"] = {**values.get("config", {}), **settings}
         for name, known in (("sam", SAMS), ("start_from", SPECIALISTS)):
             given_name = values["config"].get(name)

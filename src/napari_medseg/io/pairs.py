@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -31,6 +31,7 @@ __all__ = [
     "Finding",
     "Pair",
     "Pairs",
+    "as_annotation",
     "check_pairs",
     "gather",
     "match_files",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 Annotation = Literal["dense", "sparse", "instances", "auto"]
+
 
 MOST_CLASSES = 20
 """With more different values than these, a mask holds objects, not classes."""
@@ -50,6 +52,34 @@ NO_MASK = "has no mask and is left out"
 
 MOST_SENTENCES = 20
 """Most errors that one message lists."""
+
+
+def as_annotation(name: str) -> Annotation:
+    """Return a kind of annotation that a user named.
+
+    Parameters
+    ----------
+    name : str
+        What was typed.
+
+    Returns
+    -------
+    {"dense", "sparse", "instances", "auto"}
+        The same.
+
+    Raises
+    ------
+    InputError
+        There is no such kind.
+    """
+    for kind in get_args(Annotation):
+        if name == kind:
+            known: Annotation = kind
+            return known
+    raise InputError(
+        f"{name!r} is not a kind of annotation; choose one of "
+        f"{', '.join(get_args(Annotation))}."
+    )
 
 
 def read_pairs(

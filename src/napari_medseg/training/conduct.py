@@ -32,9 +32,14 @@ class Conduct:
     watch : ndarray, optional
         An image ``float32 (C, Y, X)`` that is segmented now and then while the
         training goes on, for a preview.
+    judge : callable, optional
+        Given the index of each image held out and what was made of it, class
+        probabilities ``float32 (K, Y, X)``, when the training that did not see it has
+        ended.
     """
 
     date: str = ""
     checkpoints: Path | None = None
     stop: Callable[[], bool] = never
     watch: FloatArray | None = None
+    judge: Callable[[int, FloatArray], None] | None = None

@@ -38,6 +38,9 @@ class TrainingSettings:
     validate: int | None = setting(
         None, "Images held out to measure on; by default a quarter, or folds.", ge=0
     )
+    folds: int | None = setting(
+        None, "Hold out each image once, in so many trainings and a last one.", ge=2
+    )
     minutes: float | None = setting(None, "Stop training after so long.", ge=0.0)
     stop_at: tuple[int, ...] = setting(
         (), "Steps each part of a run did that was ended early; set by run files."

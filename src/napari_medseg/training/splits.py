@@ -37,7 +37,10 @@ class Split:
 
 
 def split_images(
-    classes: Sequence[frozenset[int]], validate: int | None, seed: int
+    classes: Sequence[frozenset[int]],
+    validate: int | None,
+    seed: int,
+    folds: int | None = None,
 ) -> list[Split]:
     """Split images for the held-out score.
 
@@ -50,6 +53,9 @@ def split_images(
         three folds of fewer (each image is held out once).
     seed : int
         Of the choice. Where it can be, no class is held out whole.
+    folds : int, optional
+        Hold out each image once, in so many parts or as many as there are images,
+        whatever ``validate`` says.
 
     Returns
     -------
@@ -62,15 +68,15 @@ def split_images(
         ``validate`` leaves no image to train on.
     """
     count = len(classes)
+    if folds is not None and count > 1:
+        return _folds(count, folds, seed)
     if validate is not None and validate >= count:
         raise InputError(
             f"{validate} of {count} images cannot be held out: at least one is needed "
             "to train on. Hold out fewer, or annotate more."
         )
     if validate is None and 1 < count < HOLD_OUT_FROM:
-        order = np.random.default_rng(seed).permutation(count)
-        folds = np.array_split(order, min(FOLDS, count))
-        return [_split(count, fold.tolist()) for fold in folds]
+        return _folds(count, FOLDS, seed)
     held_out = count // 4 if validate is None else validate
     if held_out == 0:
         return []
@@ -81,6 +87,13 @@ def split_images(
             return [_split(count, chosen)]
     order = np.random.default_rng((seed, 0)).permutation(count).tolist()
     return [_split(count, order[:held_out])]
+
+
+def _folds(count: int, folds: int, seed: int) -> list[Split]:
+    """Hold out each of the images once."""
+    order = np.random.default_rng(seed).permutation(count)
+    parts = np.array_split(order, min(folds, count))
+    return [_split(count, part.tolist()) for part in parts]
 
 
 def _spare(

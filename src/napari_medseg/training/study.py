@@ -152,7 +152,7 @@ class Study(Generic[LearnerT, SettingsT]):
             for index, pair in enumerate(pairs)
         ]
         present = [frozenset(np.unique(item.target).tolist()) for item in self.examples]
-        self.splits = split_images(present, config.validate, config.seed)
+        self.splits = split_images(present, config.validate, config.seed, config.folds)
         self.windows: list[list[View]] = []
         self.views: list[list[View]] = []
         self.watched: Example | None = None
@@ -163,6 +163,9 @@ class Study(Generic[LearnerT, SettingsT]):
         yield from self.prepare()
         for split in self.splits:
             yield from self.train(split.training, split)
+            if self.conduct.judge is not None:
+                for index in split.held_out:
+                    self.conduct.judge(index, self.predict(self.trained, index))
             if self.ended_early:
                 return
         if len(self.splits) != 1:
