@@ -21,6 +21,7 @@ JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "prompt": ("napari_medseg.engine.prompting", "prompt"),
         "check": ("napari_medseg.engine.training", "check"),
         "train": ("napari_medseg.engine.training", "train"),
+        "compare": ("napari_medseg.engine.comparing", "compare"),
         "segment": ("napari_medseg.engine.segmenting", "segment"),
         "segment_stored": ("napari_medseg.engine.large_layers", "segment_stored"),
         "relabel": ("napari_medseg.engine.segmenting", "relabel"),

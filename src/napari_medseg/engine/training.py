@@ -119,7 +119,7 @@ def train(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         stop=lambda: context.end_early,
         watch=arguments["watch"],
     )
-    trained = yield from train_job(_pairs(arguments), config, conduct)
+    trained = yield from train_job(pairs_of(arguments), config, conduct)
     path = model_file.save(Path(arguments["out"]), trained.model_file)
     return {
         "model": str(path),
@@ -132,8 +132,24 @@ def train(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     }
 
 
-def _pairs(arguments: Message) -> Pairs:
-    """Return the pairs of layers, or of two folders."""
+def pairs_of(arguments: Message) -> Pairs:
+    """Return the pairs of layers, or of two folders.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``pairs``, ``images``, ``masks`` and ``annotation``; see `train`.
+
+    Returns
+    -------
+    Pairs
+        Annotated images.
+
+    Raises
+    ------
+    InputError
+        They cannot be used.
+    """
     kind = arguments["annotation"]
     if arguments["pairs"] is None:
         folders = arguments["images"], arguments["masks"]

@@ -23,6 +23,7 @@ from napari_medseg.models import bundled
 from napari_medseg.models.registry import (
     CLASSICAL,
     EVERYTHING,
+    SAMS,
     SPECIALISTS,
     everything_name,
 )
@@ -62,7 +63,7 @@ def tuned_folder() -> Path:
 
 def entries() -> list[ModelEntry]:
     """Return every segmenter: tuned (the latest first), the shelf, SAM, classical."""
-    return [*_own(), *_shelf(), *_everything(), *_classical()]
+    return [*_own(), *_shelf(), *_everything(), *_untuned(), *_classical()]
 
 
 def entry_of_file(path: Path) -> ModelEntry:
@@ -101,6 +102,14 @@ def _everything() -> Iterator[ModelEntry]:
     )
     for sam in here():
         yield ModelEntry(everything_name(sam), f"{EVERYTHING.title}: {sam}", about)
+
+
+def _untuned() -> Iterator[ModelEntry]:
+    """Return one entry for each SAM that is here, as it is."""
+    about = "What stands out to SAM, asked for nothing in particular; no training."
+    for sam in here():
+        title = SAMS[sam].title if sam in SAMS else sam
+        yield ModelEntry(sam, f"{title}, untuned", about)
 
 
 def _classical() -> Iterator[ModelEntry]:

@@ -30,6 +30,7 @@ from napari_medseg.widgets._annotated import Row, pairs_of_layers, rows_of_layer
 from napari_medseg.widgets._card import Card
 from napari_medseg.widgets._combo import narrow
 from napari_medseg.widgets._command import save_annotated, train_command
+from napari_medseg.widgets._comparing import Comparing
 from napari_medseg.widgets._curve import Curve
 from napari_medseg.widgets._folded import Folded
 from napari_medseg.widgets._form import ConfigForm
@@ -111,6 +112,8 @@ class TuneWidget(QWidget):
         self._bar = QProgressBar()
         self._settings: ConfigForm | None = None
         self._folded = Folded("settings (need no touching)", QWidget())
+        self.comparing = Comparing(self._annotated, self._base, self._the_engine)
+        self.comparing.taken.connect(self._on_taken)
         self._method.currentIndexChanged.connect(self._on_method_changed)
         self._buttons = {
             name: _button(name, tip, slot)
@@ -138,6 +141,7 @@ class TuneWidget(QWidget):
         self._choices.addRow("SAM", self._sam)
         layout.addLayout(self._choices)
         layout.addWidget(self._folded)
+        layout.addWidget(Folded("which method? try all of them", self.comparing))
         for names in (
             ("Check", "Tune", "Copy as command"),
             ("Pause", "Stop", "Cancel"),
@@ -179,10 +183,16 @@ class TuneWidget(QWidget):
     def config(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults."""
         values = self._settings.values() if self._settings else {}
+        base = self._base()
+        if not self._has_sam:
+            del base["sam"]
+        return {**base, **values}
+
+    def _base(self) -> dict[str, Any]:
+        """Return the SAM, and the device if the user prefers one."""
         device = preferences().device
         chosen = {} if device == "auto" else {"device": device}
-        base = {"sam": self._sam.currentData()} if self._has_sam else {}
-        return {**base, **chosen, **values}
+        return {"sam": self._sam.currentData(), **chosen}
 
     def set_config(self, values: dict[str, Any]) -> None:
         """Show settings in the form."""
@@ -260,19 +270,25 @@ class TuneWidget(QWidget):
         arguments: dict[str, Any] = {
             "method": self.method,
             "config": self.config(),
-            "annotation": self.source.kind,
             "watch": watch,
             "out": str(self._free_place(now)),
             "date": now.date().isoformat(),
             "checkpoints": None,
-            "pairs": None,
         }
+        pairs = self._annotated()
+        return None if pairs is None else arguments | pairs
+
+    def _annotated(self) -> dict[str, Any] | None:
+        """Return the annotated images as jobs take them; None where the list says why.
+
+        They are ``pairs`` or folders, with ``annotation``: what the values mean.
+        """
         if self.source.from_folders:
             self._suspects.watch(None, None)
             if self.source.folders() is None:
                 self._tell("Choose the folders of images and masks first.")
                 return None
-            return arguments | self.source.describe()
+            return {"pairs": None, **self.source.describe()}
         rows = self._layer_rows()
         self._show_rows(rows)
         image, labels = self.source.image, self.source.labels
@@ -281,7 +297,8 @@ class TuneWidget(QWidget):
             self._tell(f"{broken[0].name}: {broken[0].told}." if broken else "")
             return None
         self._suspects.watch(image, labels)
-        return arguments | {"pairs": pairs_of_layers(image, labels)}
+        kind = self.source.kind
+        return {"pairs": pairs_of_layers(image, labels), "annotation": kind}
 
     def _free_place(self, now: datetime.datetime) -> Path:
         """Return a file for the model that is not there yet."""
@@ -413,6 +430,17 @@ class TuneWidget(QWidget):
             return
         form = segment_form(self._viewer)
         form.segment_with(self._model, self.source.image)
+
+    def _on_taken(self, model: str) -> None:
+        """Go on with what a comparison found best."""
+        if not model.endswith(".medseg"):
+            form = segment_form(self._viewer)
+            form.models.choose(model)
+            return
+        self._model = Path(model)
+        self._set_state(running=self._task is not None)
+        self._tell(f"Kept as {self._model.name}.")
+        self.tuned.emit(model)
 
     def _set_state(self, *, running: bool) -> None:
         for name in ("Check", "Tune", "Copy as command"):
