@@ -90,7 +90,7 @@ QUICK = (
 COMPUTE_SIDE = frozenset(
     f"engine.{name}"
     for name in (
-        "__main__ batching estimating large_layers measuring prompting segmenting "
+        "__main__ batching comparing estimating large_layers measuring prompting segmenting "
         "server training"
     ).split()
 )
