@@ -141,6 +141,13 @@ def test_the_simplest_that_may_be_the_best_is_advised() -> None:
     assert "Next comes threshold" in advice([network, shifted])
 
 
+def test_too_little_time_is_told() -> None:
+    slow = Tried(Recipe("slow", "Slow"), (0.2, 0.3), parameters=9, share=0.1)
+    quick = tried("quick", [0.8, 0.9])
+    assert "Too little time for Slow" in advice([quick, slow])
+    assert "Too little time" not in advice([quick])
+
+
 def test_command_tells_and_keeps_the_models(tmp_path: Path) -> None:
     for number in range(2):
         item = pair(number)

@@ -40,6 +40,7 @@ def row(name: str, dice: float | None, problem: str = "") -> dict[str, Any]:
         "seconds": 12.0,
         "parameters": 0,
         "trained": name == "ptsam",
+        "share": 1.0,
         "problem": problem,
     }
 

@@ -20,6 +20,10 @@ DOUBT = 2.0
 """So many standard errors apart, and two recipes are told from one another."""
 
 
+ENOUGH = 0.5
+"""With a smaller share of its usual steps, a training says little of its method."""
+
+
 @dataclass(frozen=True)
 class Tried:
     """How one recipe did.
@@ -37,6 +41,8 @@ class Tried:
         How long it took, all trainings together.
     parameters : int
         Numbers trained.
+    share : float
+        Of the method's usual steps, how many there was time for.
     model : ModelFile or None
         What was trained on all images; None for what needs no training.
     problem : str
@@ -48,6 +54,7 @@ class Tried:
     pq: tuple[float, ...] = ()
     seconds: float = 0.0
     parameters: int = 0
+    share: float = 1.0
     model: ModelFile | None = None
     problem: str = ""
 
@@ -80,6 +87,7 @@ class Tried:
             "pq": quality and round(quality, 4),
             "seconds": round(self.seconds, 1),
             "parameters": self.parameters,
+            "share": round(self.share, 3),
             "trained": self.model is not None,
             "problem": self.problem,
         }
@@ -173,6 +181,9 @@ def advice(tried: Sequence[Tried]) -> str:
         )
     elif len(known) > 1:
         words += f" Next comes {known[1].recipe.title} with {known[1].mean:.2f}."
+    hurried = [each.recipe.title for each in known if each.share < ENOUGH]
+    if hurried:
+        words += f" Too little time for {', '.join(hurried)}: give more minutes."
     if count < 8:
         words += " With fewer than 8 images this says little."
     return words

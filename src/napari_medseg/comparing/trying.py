@@ -165,7 +165,7 @@ class _Trials:
         def note(index: int, probabilities: FloatArray) -> None:
             scores[index] = self.judge(index, probabilities)
 
-        ready = config_class(entry.config)(**settings)
+        ready: Any = config_class(entry.config)(**settings)
         conduct = replace(self.conduct, judge=note)
         trained = yield from train_job(pairs, ready, conduct)
         if len(scores) < len(pairs):
@@ -173,6 +173,7 @@ class _Trials:
         return replace(
             _scored(recipe, [scores[index] for index in range(len(pairs))]),
             parameters=trained.report.parameters,
+            share=trained.config.steps / ready.steps,
             model=trained.model_file,
         )
 

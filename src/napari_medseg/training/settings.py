@@ -41,7 +41,9 @@ class TrainingSettings:
     folds: int | None = setting(
         None, "Hold out each image once, in so many trainings and a last one.", ge=2
     )
-    minutes: float | None = setting(None, "Stop training after so long.", ge=0.0)
+    minutes: float | None = setting(
+        None, "Do as many of the steps as fit into so long.", ge=0.0
+    )
     stop_at: tuple[int, ...] = setting(
         (), "Steps each part of a run did that was ended early; set by run files."
     )

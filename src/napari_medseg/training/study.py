@@ -22,6 +22,7 @@ from napari_medseg.models.devices import resolve_device
 from napari_medseg.models.prompts import trained_count
 from napari_medseg.training.baseline import better_otsu
 from napari_medseg.training.learners import Learner
+from napari_medseg.training.pace import affordable_steps
 from napari_medseg.training.report import TrainingReport, warnings_of
 from napari_medseg.training.scoring import Score, Summary, predict_windows
 from napari_medseg.training.settings import TrainingSettings
@@ -161,6 +162,7 @@ class Study(Generic[LearnerT, SettingsT]):
     def run(self) -> Job[None]:
         """Do the whole study: embed, train on each split, and once more on all."""
         yield from self.prepare()
+        self._take_time()
         for split in self.splits:
             yield from self.train(split.training, split)
             if self.conduct.judge is not None:
@@ -192,6 +194,18 @@ class Study(Generic[LearnerT, SettingsT]):
             self.windows.append([self._prepared(view) for view in plain])
             self.views.append([self._prepared(view) for view in changed])
         yield Progress(total, total, "embedded")
+
+    def _take_time(self) -> None:
+        """Plan as many steps as fit into the minutes given.
+
+        A run that can be resumed keeps its steps, by which its checkpoints are found.
+        """
+        config = self.config
+        if config.minutes is None or config.stop_at or self.conduct.checkpoints:
+            return
+        spent = (time.monotonic() - self.started) / 60.0
+        steps = affordable_steps(self, config.minutes - spent)
+        self.config = replace(config, steps=steps)
 
     def _prepared(self, view: View) -> View:
         if not self.learner.keeps_inputs:
