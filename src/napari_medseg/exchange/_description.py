@@ -39,6 +39,10 @@ CITATIONS = {
         "Sabrin et al., Med-2D SegNet (arXiv 2504.14715)",
         "10.48550/arXiv.2504.14715",
     ),
+    "mamba": (
+        "Cheng et al., Mamba-Sea, IEEE TMI 2025 (arXiv 2504.17515)",
+        "10.1109/TMI.2025.3564765",
+    ),
 }
 """Text and DOI of what to cite: for what has a SAM underneath, and by kind."""
 

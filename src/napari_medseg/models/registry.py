@@ -400,6 +400,12 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
             description="Two million parameters, quick on a processor.",
             home=("napari_medseg.models.med2d", "Med2dSegNet"),
         ),
+        "mamba": NetworkEntry(
+            name="mamba",
+            title="VM-UNet (Mamba-Sea)",
+            description="Scans the image four ways; for images of several microscopes.",
+            home=("napari_medseg.models.mamba", "VmUnet"),
+        ),
     }
 )
 """Every network that is trained whole, by name."""
@@ -445,6 +451,17 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             network=("napari_medseg.models.networks", "from_model_file"),
             parts=True,
             trains="med2d",
+        ),
+        "mamba": MethodEntry(
+            name="mamba",
+            title="State space network (Mamba-Sea)",
+            description="Trains a network that scans images four ways and sees other "
+            "styles in training, for images of several microscopes; slow without a "
+            "GPU.",
+            config=("napari_medseg.training.network_training", "MambaTraining"),
+            train=("napari_medseg.training.whole", "train_network"),
+            network=("napari_medseg.models.networks", "from_model_file"),
+            trains="mamba",
         ),
     }
 )

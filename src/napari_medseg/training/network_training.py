@@ -53,6 +53,38 @@ class Med2dTraining(NetworkTraining):
 
 
 @dataclass(frozen=True)
+class MambaTraining(NetworkTraining):
+    """VM-UNet with the style augmentation of Mamba-Sea, trained from scratch."""
+
+    network: ClassVar[str] = "mamba"
+    weight_decay: ClassVar[float] = 1e-2
+
+    learning_rate: float | None = setting(
+        None, "Peak learning rate; by default 0.001.", ge=0.0
+    )
+    window: int = setting(
+        128, "Side of a window, in pixels of the network's input.", ge=64, le=2048
+    )
+    width: int = setting(
+        24,
+        "Channels of the first stage; 96 in the paper, with 27 million numbers.",
+        ge=8,
+        le=192,
+    )
+    style: float = setting(
+        0.75,
+        "Share of each scan that gets another style in training; 0 for none.",
+        ge=0.0,
+        le=1.0,
+    )
+
+    @property
+    def usual_rate(self) -> float:
+        """The learning rate where none is given."""
+        return 0.001
+
+
+@dataclass(frozen=True)
 class Med2dObjects(Med2dTraining):
     """Med-2D SegNet that learns interior and border, so that cells separate."""
 
