@@ -141,11 +141,23 @@ def standardise(images: Tensor) -> Tensor:
     Tensor
         The same shape.
     """
+    mean, std = _statistics(images)
+    return (images * 255.0 - mean) / std
+
+
+def unstandardise(inputs: Tensor) -> Tensor:
+    """Bring windows ``(B, C, H, W)`` of `standardise` back to [0, 1]."""
+    mean, std = _statistics(inputs)
+    return (inputs * std + mean) / 255.0
+
+
+def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation for images ``(B, C, H, W)``."""
     mean = images.new_tensor(PIXEL_MEAN).view(1, 3, 1, 1)
     std = images.new_tensor(PIXEL_STD).view(1, 3, 1, 1)
     if images.shape[1] != len(PIXEL_MEAN):
-        mean, std = mean.mean(), std.mean()
-    return (images * 255.0 - mean) / std
+        return mean.mean(), std.mean()
+    return mean, std
 
 
 def encode(encoder: torch.nn.Module, inputs: Tensor) -> Tensor:
