@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from napari_medseg import api
+from napari_medseg._types import InputError, finish
+from napari_medseg.io.pairs import Pair, gather
 from napari_medseg.models.sam import standardise, unstandardise
 from napari_medseg.models.style import AppearanceVariation
 from napari_medseg.training.domain import (
     DomainConfig,
     Generalising,
-    domains_of,
     restyling,
 )
+from napari_medseg.training.network_training import MambaTraining, Med2dTraining
+from napari_medseg.training.objectives import objective_of
+from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.supervised import LabelledBatch, LossConfig, Supervised
+from napari_medseg.training.views import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +149,52 @@ def test_windows_go_to_0_to_1_and_back() -> None:
     assert isinstance(AppearanceVariation(4), nn.Module)
 
 
+def named(name: str, folder: str) -> Pair:
+    image = np.zeros((1, 4, 4), np.float32)
+    labels = np.eye(4, dtype=np.int32)
+    return Pair(name, image, labels, image_path=Path(folder) / f"{name}.tif")
+
+
 def test_domains_by_name_or_folder() -> None:
-    names, folders = ["fluo_1", "bf_2", "fluo_3"], ["/a", "/b", "/b"]
-    assert domains_of(names, folders, "prefix") == [1, 0, 1]
-    assert domains_of(names, folders, "folder") == [0, 1, 1]
+    pairs = gather(
+        [named("fluo_1", "/a"), named("bf_2", "/b"), named("fluo_3", "/b")],
+        annotation="dense",
+    )
+    assert pairs.domains("prefix") == [1, 0, 1]
+    assert pairs.domains("folder") == [0, 1, 1]
+    assert pairs.domains("none") == [0, 0, 0]
+
+
+def test_domains_take_turns_however_large_they_are() -> None:
+    domains = [0, 0, 0, 0, 0, 1]
+    turns = Turns(domains, (3,))
+    met = [turns(place) for place in range(20)]
+    assert [domains[index] for index in met] == [0, 1] * 10
+    assert sorted(met[0:10:2]) == [0, 1, 2, 3, 4]
+
+
+def test_settings_that_exclude_one_another_are_refused() -> None:
+    config = PromptTuning(label_noise="spatial", domains="prefix")
+    with pytest.raises(InputError, match="--label-noise and --domains"):
+        objective_of(config)
+
+
+@pytest.mark.parametrize("method", ["med2d", "mamba"])
+def test_networks_are_trained_for_other_domains(method: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pairs = []
+    for number in range(4):
+        labels = np.zeros((64, 64), np.int32)
+        labels[20:40, 20:40] = 1
+        image = labels[None] * 0.5 + rng.random((1, 64, 64)) * 0.3
+        name = f"{'ab'[number % 2]}_{number}"
+        pairs.append(Pair(name, image.astype(np.float32), labels))
+    kind = {"med2d": Med2dTraining, "mamba": MambaTraining}[method]
+    config = kind(steps=2, window=64, batch=2, domains="prefix", validate=0)
+    given = gather(pairs, annotation="dense")
+    trained = finish(api.train_job(given, config))
+    again = finish(api.train_job(given, trained.config))
+    assert all(
+        np.array_equal(item, again.model_file.tensors[name])
+        for name, item in trained.model_file.tensors.items()
+    )

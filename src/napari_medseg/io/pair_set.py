@@ -120,6 +120,24 @@ class Pairs(Sequence[Pair]):
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
 
+    def domains(self, by: str) -> list[int]:
+        """Return the number of each image's domain, such as its microscope.
+
+        Parameters
+        ----------
+        by : {"none", "prefix", "folder"}
+            What tells domains apart: nothing, the name up to its first ``_``, or the
+            folder that the image lies in.
+
+        Returns
+        -------
+        list of int
+            From 0 on, in the order of the names of the domains.
+        """
+        names = [_domain(pair, by) for pair in self.pairs]
+        numbers = {name: index for index, name in enumerate(sorted(set(names)))}
+        return [numbers[name] for name in names]
+
     @property
     def classes(self) -> int:
         """Number of classes, background included; at least 2."""
@@ -217,3 +235,12 @@ def class_values_of(
     found = {value for some in values for value in some if value >= 0}
     classes = sorted(found - {unlabelled, background})
     return (background, *(classes or [background + 1]))
+
+
+def _domain(pair: Pair, by: str) -> str:
+    """Return the name of a pair's domain."""
+    if by == "prefix":
+        return pair.name.split("_")[0]
+    if by == "folder" and pair.image_path is not None:
+        return str(pair.image_path.parent)
+    return ""

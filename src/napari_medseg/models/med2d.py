@@ -19,7 +19,7 @@ neither stages nor widths. What is chosen here:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,8 @@ class Med2dSegNet(Network):
     blocks : int
         Blocks a stage.
     """
+
+    restyled: ClassVar[tuple[str, ...]] = ("stages.0", "stages.1")
 
     def __init__(
         self,

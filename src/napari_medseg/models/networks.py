@@ -38,11 +38,15 @@ class Network(nn.Module):
     settings : tuple of str
         Fields of the method's config that shape the network, beyond channels and
         classes.
+    restyled : tuple of str
+        Modules whose outputs ``(B, C, H, W)`` may get another style in training for
+        other domains; none where the network does that itself.
     """
 
     shrink: ClassVar[int] = 1
     smallest: ClassVar[int] = 32
     settings: ClassVar[tuple[str, ...]] = ()
+    restyled: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def build(cls, in_channels: int, classes: int, **settings: Any) -> Self:

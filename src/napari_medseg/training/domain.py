@@ -171,32 +171,15 @@ def restyling(
             handle.remove()
 
 
-def domains_of(names: Sequence[str], folders: Sequence[str], by: str) -> list[int]:
-    """Return the number of each image's domain.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names of the images.
-    folders : sequence of str
-        The folder that each lies in.
-    by : {"prefix", "folder"}
-        What tells domains apart: the name up to its first ``_``, or the folder.
-
-    Returns
-    -------
-    list of int
-        From 0 on, in the order of their texts.
-    """
-    texts = [name.split("_")[0] for name in names] if by == "prefix" else list(folders)
-    numbers = {text: index for index, text in enumerate(sorted(set(texts)))}
-    return [numbers[text] for text in texts]
-
-
-def study_domains(study: AnyStudy, by: str) -> list[int]:
-    """Return the domains of a study's images; see `domains_of`."""
-    names = [pair.name for pair in study.pairs]
-    folders = [
-        str(pair.image_path.parent) if pair.image_path else "" for pair in study.pairs
-    ]
-    return domains_of(names, folders, by)
+def other_domains(study: AnyStudy, training: Sequence[int]) -> Generalising:
+    """Return the objective of a study that is to hold in other domains."""
+    learner, config = study.learner, study.config
+    embeds = learner.keeps_inputs
+    network = getattr(learner, "network", None)
+    return Generalising(
+        DomainConfig(),
+        LossConfig(config.cross_entropy, config.dice),
+        0 if embeds else len(study.normalisation.channels),
+        () if network is None else network.restyled,
+        config.seed,
+    )

@@ -44,7 +44,6 @@ from napari_medseg._types import Job, Progress
 from napari_medseg.models.framing import resize
 from napari_medseg.training.label_field import Field, FieldConfig, refine
 from napari_medseg.training.snapshots import Keeping
-from napari_medseg.training.study import supervised
 from napari_medseg.training.supervised import LossConfig, Supervised
 from napari_medseg.training.suspects import DOUBTED, Suspect
 from napari_medseg.training.views import whole_labels
@@ -55,8 +54,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from napari_medseg._types import FloatArray
-    from napari_medseg.training.settings import TrainingSettings
-    from napari_medseg.training.study import AnyStudy, ObjectiveFactory
+    from napari_medseg.training.study import AnyStudy
     from napari_medseg.training.supervised import LabelledBatch
 
 LEAST = 1e-6
@@ -249,11 +247,6 @@ def ask(
         return predict(model, number)
     finally:
         model.train(training)
-
-
-def learning(config: TrainingSettings) -> ObjectiveFactory:
-    """Return how labels are learned from, by what a config says of their noise."""
-    return spatial_noise if config.label_noise == "spatial" else supervised
 
 
 def spatial_noise(study: AnyStudy, training: Sequence[int]) -> SpatialNoise:

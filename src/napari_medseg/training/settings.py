@@ -35,6 +35,12 @@ class TrainingSettings:
         "Trust every label, or doubt those in patches that the network contradicts.",
         choices=("none", "spatial"),
     )
+    domains: str = setting(
+        "none",
+        "For images of microscopes not seen: what tells those of the annotated images "
+        "apart, their names up to the first _ or their folders.",
+        choices=("none", "prefix", "folder"),
+    )
     validate: int | None = setting(
         None, "Images held out to measure on; by default a quarter, or folds.", ge=0
     )

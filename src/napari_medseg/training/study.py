@@ -154,6 +154,7 @@ class Study(Generic[LearnerT, SettingsT]):
         ]
         present = [frozenset(np.unique(item.target).tolist()) for item in self.examples]
         self.splits = split_images(present, config.validate, config.seed, config.folds)
+        self.domains = pairs.domains(config.domains)
         self.windows: list[list[View]] = []
         self.views: list[list[View]] = []
         self.watched: Example | None = None
@@ -279,9 +280,11 @@ class Study(Generic[LearnerT, SettingsT]):
                 for index in training
                 for view in self.windows[index] + self.views[index]
             ]
-            return KeptViews(views, config.batch, config.seed)
+            kinds = [self.domains[view.number] for view in views]
+            return KeptViews(views, config.batch, config.seed, kinds)
         examples = [self.examples[index] for index in training]
-        return FreshViews(examples, self.view_config, config.batch)
+        kinds = [self.domains[index] for index in training]
+        return FreshViews(examples, self.view_config, config.batch, kinds)
 
     def _fit_config(self) -> FitConfig:
         """Return the settings of the next part."""

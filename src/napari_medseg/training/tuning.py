@@ -29,7 +29,8 @@ from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.learners import AdaptedSam
 from napari_medseg.training.model_card import card_of
-from napari_medseg.training.noisy import find_suspects, learning
+from napari_medseg.training.noisy import find_suspects
+from napari_medseg.training.objectives import objective_of
 from napari_medseg.training.report import Trained
 from napari_medseg.training.snapshots import StateKeeper
 from napari_medseg.training.start import MAY_BE_KNOWN, Start, read_start
@@ -224,7 +225,7 @@ def study_of(
 def _tune(goal: Goal, config: PromptTuning, conduct: Conduct) -> Job[Trained]:
     """Run a study and put model file and report together."""
     yield Progress(0, None, "loading SAM")
-    keeper = StateKeeper(learning(config), config.snapshots)
+    keeper = StateKeeper(objective_of(config), config.snapshots)
     study = study_of(goal, config, conduct, keeper)
     yield from study.run()
     suspects = yield from find_suspects(study)

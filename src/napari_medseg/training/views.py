@@ -263,6 +263,37 @@ def _split(maps: Tensor) -> tuple[Tensor, Tensor]:
     return shares, weight
 
 
+class Turns:
+    """An endless order in which all are met once before any is met again.
+
+    Parameters
+    ----------
+    domains : sequence of int
+        The domain of each; several take turns, so that each is met as often.
+    seed : tuple of int
+        Of the order.
+    """
+
+    def __init__(self, domains: Sequence[int], seed: tuple[int, ...]) -> None:
+        kinds = sorted(set(domains))
+        self.members = [
+            [index for index, domain in enumerate(domains) if domain == kind]
+            for kind in kinds
+        ]
+        self.seed = seed
+
+    def __call__(self, place: int) -> int:
+        """Return which one stands at a place."""
+        turn, kind = divmod(place, len(self.members))
+        members = self.members[kind]
+        round_, index = divmod(turn, len(members))
+        # the first domain draws as it would alone
+        seed = (*self.seed, round_, kind) if kind else (*self.seed, round_)
+        return members[
+            int(np.random.default_rng(seed).permutation(len(members))[index])
+        ]
+
+
 class KeptViews:
     """Batches out of views that were made, and embedded, beforehand.
 
@@ -276,24 +307,25 @@ class KeptViews:
         Views a step.
     seed : int
         Of their order.
+    domains : sequence of int, optional
+        The domain of each; views of several come in turns.
     """
 
-    def __init__(self, views: Sequence[View], batch: int, seed: int) -> None:
+    def __init__(
+        self,
+        views: Sequence[View],
+        batch: int,
+        seed: int,
+        domains: Sequence[int] | None = None,
+    ) -> None:
         self.views = views
         self.batch = min(batch, len(views))
-        self.seed = seed
+        self.turns = Turns(domains or [0] * len(views), (seed,))
 
     def __call__(self, step: int) -> LabelledBatch:
         """Return the batch of a step."""
-        first = step * self.batch
-        picks = [self._at(first + offset) for offset in range(self.batch)]
-        return stack([self.views[pick] for pick in picks])
-
-    def _at(self, place: int) -> int:
-        """Return which view stands at a place of the endless sequence."""
-        round_, index = divmod(place, len(self.views))
-        order = np.random.default_rng((self.seed, round_)).permutation(len(self.views))
-        return int(order[index])
+        places = range(step * self.batch, (step + 1) * self.batch)
+        return stack([self.views[self.turns(place)] for place in places])
 
 
 class FreshViews:
@@ -307,24 +339,31 @@ class FreshViews:
         How views are made.
     batch : int
         Views a step.
+    domains : sequence of int, optional
+        The domain of each image; views of several come in turns.
     """
 
     def __init__(
-        self, examples: Sequence[Example], config: ViewConfig, batch: int
+        self,
+        examples: Sequence[Example],
+        config: ViewConfig,
+        batch: int,
+        domains: Sequence[int] | None = None,
     ) -> None:
         self.examples = examples
         self.config = config
         self.batch = batch
+        self.turns = Turns(domains or [0] * len(examples), (config.seed, 1))
 
     def __call__(self, step: int) -> LabelledBatch:
         """Return the batch of a step."""
-        views = []
-        for place in range(step * self.batch, (step + 1) * self.batch):
-            round_, index = divmod(place, len(self.examples))
-            rng = np.random.default_rng((self.config.seed, 1, round_))
-            example = self.examples[rng.permutation(len(self.examples))[index]]
-            views.append(changed_view(example, place, self.config))
-        return stack(views)
+        places = range(step * self.batch, (step + 1) * self.batch)
+        return stack(
+            [
+                changed_view(self.examples[self.turns(place)], place, self.config)
+                for place in places
+            ]
+        )
 
 
 def stack(views: Sequence[View]) -> LabelledBatch:

@@ -15,7 +15,8 @@ from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.learners import WholeNetwork
 from napari_medseg.training.model_card import card_of
-from napari_medseg.training.noisy import find_suspects, learning
+from napari_medseg.training.noisy import find_suspects
+from napari_medseg.training.objectives import objective_of
 from napari_medseg.training.report import Trained
 from napari_medseg.training.study import Study, supervised
 
@@ -112,7 +113,7 @@ def study_of(
 def _train(goal: Goal, config: NetworkTraining, conduct: Conduct) -> Job[Trained]:
     """Run a study and put model file and report together."""
     yield Progress(0, None, "preparing the images")
-    study = study_of(goal, config, conduct, learning(config))
+    study = study_of(goal, config, conduct, objective_of(config))
     yield from study.run()
     suspects = yield from find_suspects(study)
     report = study.report().with_suspects(suspects)
