@@ -14,7 +14,6 @@ from napari_medseg._types import ModelFileError, WeightsError, default_classes
 from napari_medseg.io.model_file import ModelCard, ModelFile
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.prompts import (
-    PromptedAttention,
     PromptedBlock,
     PromptedDecoder,
     PromptedEncoder,
@@ -174,15 +173,6 @@ def slow_block(block: Block, x: torch.Tensor, prompts: torch.Tensor) -> torch.Te
         mixed = whole[:height, :width]
     x = x + mixed
     return x + block.mlp(block.norm2(x))
-
-
-def test_attention_is_that_of_prompts_as_further_tokens() -> None:
-    attention = tiny_vit(64).blocks[1].attn
-    x, prompts = noise(3, 4, 4, 32), noise(5, 32, seed=1)
-    with torch.no_grad():
-        found = PromptedAttention(attention)(x, prompts)
-        expected = torch.stack([slow_attention(attention, one, prompts) for one in x])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 8])

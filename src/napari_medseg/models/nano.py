@@ -15,6 +15,8 @@ from segment_anything.modeling.image_encoder import Block
 from torch import nn
 from torch.nn import functional
 
+from napari_medseg.models import vit
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -141,7 +143,7 @@ class NanoEncoder(nn.Module):
         middle = self.middle(fine)
         tokens = self.coarse(middle).permute(0, 2, 3, 1)
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = vit.through(block, tokens)
         coarse = self.from_coarse(tokens.permute(0, 3, 1, 2))
         coarse = functional.interpolate(coarse, scale_factor=2.0, mode="nearest")
         return self.neck(coarse + self.from_middle(middle) + self.from_fine(fine))  # type: ignore[no-any-return]

@@ -20,23 +20,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from segment_anything.modeling.image_encoder import (
-    Attention,
-    Block,
-    add_decomposed_rel_pos,
-    window_partition,
-    window_unpartition,
-)
 from torch import Tensor, nn
 
 from napari_medseg._types import ModelFileError
 from napari_medseg.models import sam as sams
+from napari_medseg.models import vit
 from napari_medseg.models.backbone import load_base
 from napari_medseg.models.registry import PARTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam
+    from segment_anything.modeling.image_encoder import Block
 
     from napari_medseg.io.model_file import ModelFile
 
@@ -119,63 +114,13 @@ class PromptedDecoder(nn.Module):
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
 
-class PromptedAttention(nn.Module):
-    """SAM's attention with extra keys and values that come from prompts.
+class PromptedBlock(nn.Module):
+    """One of SAM's transformer blocks with prompts of its own.
 
     In deep visual prompt tuning (Jia et al., ECCV 2022) the outputs of a layer's
     prompts are thrown away and fresh prompts enter the next layer. The image's
     tokens therefore see prompts only as keys and values, and nothing else of them
     need be computed. Prompts carry no position: their relative bias is 0.
-
-    Parameters
-    ----------
-    attention : Attention
-        Used as it is.
-    """
-
-    def __init__(self, attention: Attention) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, x: Tensor, prompts: Tensor) -> Tensor:
-        """Attend.
-
-        Parameters
-        ----------
-        x : Tensor
-            ``(B, H, W, D)``, normalised tokens of the windows.
-        prompts : Tensor
-            ``(P, D)``, normalised prompts, the same for every window.
-
-        Returns
-        -------
-        Tensor
-            ``(B, H, W, D)``.
-        """
-        inner = self.attention
-        batch, height, width, _ = x.shape
-        tokens, heads = height * width, inner.num_heads
-        qkv = inner.qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.flatten(1, 2)
-        extra = inner.qkv(prompts).reshape(len(prompts), 3, heads, q.shape[-1])
-        extra = extra.permute(1, 2, 0, 3)[:, None].expand(-1, batch, -1, -1, -1)
-        _, prompt_k, prompt_v = extra.flatten(1, 2)
-        scores = (q * inner.scale) @ k.transpose(1, 2)
-        if inner.use_rel_pos:
-            grid = (height, width)
-            scores = add_decomposed_rel_pos(
-                scores, q, inner.rel_pos_h, inner.rel_pos_w, grid, grid
-            )
-        prompt_scores = (q * inner.scale) @ prompt_k.transpose(1, 2)
-        weights = torch.cat([scores, prompt_scores], dim=2).softmax(dim=-1)
-        mixed = weights @ torch.cat([v, prompt_v], dim=1)
-        mixed = mixed.view(batch, heads, height, width, -1).permute(0, 2, 3, 1, 4)
-        projected: Tensor = inner.proj(mixed.reshape(batch, height, width, -1))
-        return projected
-
-
-class PromptedBlock(nn.Module):
-    """One of SAM's transformer blocks with prompts of its own.
 
     Parameters
     ----------
@@ -203,22 +148,10 @@ class PromptedBlock(nn.Module):
         bound = math.sqrt(6.0 / (3 * patch**2 + width))
         start = torch.rand(count, width, generator=generator)
         self.prompts = nn.Parameter(bound * (2 * start - 1))
-        self.attention = PromptedAttention(block.attn)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens ``(B, H, W, D)`` to the same shape."""
-        block = self.block
-        normed, prompts = block.norm1(x), block.norm1(self.prompts)
-        if block.window_size > 0:
-            size = (x.shape[1], x.shape[2])
-            windows, padded = window_partition(normed, block.window_size)
-            windows = self.attention(windows, prompts)
-            mixed = window_unpartition(windows, block.window_size, padded, size)
-        else:
-            mixed = self.attention(normed, prompts)
-        x = x + mixed
-        result: Tensor = x + block.mlp(block.norm2(x))
-        return result
+        return vit.transform(self.block, tokens, self.prompts)
 
 
 class PromptedEncoder(nn.Module):

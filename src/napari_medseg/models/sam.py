@@ -22,7 +22,7 @@ from segment_anything.modeling import (
 )
 from torch.nn import functional
 
-from napari_medseg.models import two_way
+from napari_medseg.models import two_way, vit
 from napari_medseg.models.nano import EMBEDDING_CHANNELS, STRIDE, NanoEncoder
 
 if TYPE_CHECKING:
@@ -184,22 +184,19 @@ def encode(encoder: torch.nn.Module, inputs: Tensor) -> Tensor:
     if not isinstance(encoder, ImageEncoderViT):
         embedding: Tensor = encoder(inputs)
         return embedding
-    tokens = encoder.patch_embed(inputs)
-    if encoder.pos_embed is not None:
-        tokens = tokens + _position_embedding(encoder.pos_embed, tokens.shape[1:3])
-    for block in encoder.blocks:
-        tokens = block(tokens)
-    embedding = encoder.neck(tokens.permute(0, 3, 1, 2))
-    return embedding
+    if encoder.pos_embed is None:
+        return vit.forward(encoder, inputs, None)
+    grid = (inputs.shape[2] // 16, inputs.shape[3] // 16)
+    return vit.forward(encoder, inputs, _position_embedding(encoder.pos_embed, grid))
 
 
-def _position_embedding(table: Tensor, grid: torch.Size) -> Tensor:
+def _position_embedding(table: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resample a position embedding ``(1, H, W, D)`` to ``grid``."""
-    if table.shape[1:3] == grid:
+    if tuple(table.shape[1:3]) == grid:
         return table
     resampled = functional.interpolate(
         table.permute(0, 3, 1, 2).float(),
-        size=tuple(grid),
+        size=grid,
         mode="bicubic",
         antialias=True,
     )
