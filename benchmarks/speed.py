@@ -1,0 +1,282 @@
+"""How quick SAM is here, against segment-anything's own code in the same run.
+
+    python benchmarks/speed.py --data DIR [--quick] [--json FILE]
+
+Each figure is taken in a process of its own, so that its peak memory is its own, and
+on as many threads as ``--threads`` says; on one thread it is the processor's time,
+which other work on the computer does not lengthen much. The floor is what the
+encoder's matrix products take by themselves, in the type they are computed in.
+``--quick`` leaves the trainings out. ViT-B has random weights, saved as a checkpoint of
+the official format.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+import typer
+from sets import SETS
+
+from napari_medseg._types import finish
+from napari_medseg.api import train_job
+from napari_medseg.models import sam as sams
+from napari_medseg.models import vit
+from napari_medseg.models.backbone import autocast, load_backbone
+from napari_medseg.models.devices import compute_dtype
+from napari_medseg.models.interactive import InteractiveImage, Prompt
+from napari_medseg.training.prompt_tuning import PromptTuning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESULTS = Path("benchmarks/results/speed.json")
+
+SIZE = 1024
+"""Working size of SAM."""
+
+CLICKS = 12
+
+IMAGES = 16
+
+CPU = torch.device("cpu")
+
+app = typer.Typer(add_completion=False)
+
+
+def now() -> float:
+    """Return the time: of the processor on one thread, which nothing else disturbs."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def median(work: Callable[[], object], runs: int = 3) -> float:
+    """Return the median seconds of a call, after one to warm up."""
+    work()
+    times = []
+    for _ in range(runs):
+        started = now()
+        work()
+        times.append(now() - started)
+    return statistics.median(times)
+
+
+def random_encoder() -> Any:
+    """Return ViT-B's encoder with random weights, in which positions matter."""
+    torch.manual_seed(0)
+    encoder = sams.build_sam("vit_b").image_encoder.eval().requires_grad_(False)
+    for name, item in encoder.named_parameters():
+        if "pos" in name:
+            item.normal_(std=0.05)
+    return encoder
+
+
+def window() -> torch.Tensor:
+    """Return a window of SAM's size."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(1, 3, SIZE, SIZE, generator=generator)
+
+
+# ----------------------------------------------------------------- what is measured
+
+
+def measure_default(data: Path, work: Path) -> dict[str, float]:
+    """Time segment-anything as it is."""
+    encoder, image = random_encoder(), window()
+    with torch.inference_mode():
+        return {"seconds": median(lambda: encoder(image))}
+
+
+def measure_bf16(data: Path, work: Path) -> dict[str, float]:
+    """Time segment-anything under autocast."""
+    encoder, image = random_encoder(), window()
+    with torch.inference_mode(), autocast(CPU):
+        return {"seconds": median(lambda: encoder(image))}
+
+
+def measure_ours(data: Path, work: Path) -> dict[str, float]:
+    """Time the encoder as the package uses it."""
+    encoder, image = random_encoder(), window()
+    light = vit.light(encoder, compute_dtype(CPU))
+    del encoder
+    with torch.inference_mode(), autocast(CPU):
+        return {"seconds": median(lambda: sams.encode(light, image))}
+
+
+def measure_error(data: Path, work: Path) -> dict[str, float]:
+    """Tell how far the package's embedding is from segment-anything's in float32."""
+    encoder, image = random_encoder(), window()
+    light = vit.light(encoder, compute_dtype(CPU))
+    with torch.inference_mode():
+        exact = encoder(image)
+        with autocast(CPU):
+            found = sams.encode(light, image).float()
+    return {"relative_error": ((found - exact).norm() / exact.norm()).item()}
+
+
+def measure_empty(data: Path, work: Path) -> dict[str, float]:
+    """Load the weights alone, for its memory."""
+    random_encoder()
+    return {}
+
+
+def measure_floor(data: Path, work: Path) -> dict[str, float]:
+    """Time the encoder's matrix products, and nothing else."""
+    dtype, width, heads, tokens = compute_dtype(CPU), 768, 12, (SIZE // 16) ** 2
+    x = torch.randn(tokens, width, dtype=dtype)
+    inside = torch.randn(tokens, 4 * width, dtype=dtype)
+    shapes = ((x, 3 * width), (x, width), (x, 4 * width), (inside, width))
+    layers = [(each, torch.randn(n, each.shape[1], dtype=dtype)) for each, n in shapes]
+    q = torch.randn(heads, 512, width // heads, dtype=dtype)
+    k = torch.randn(heads, tokens, width // heads, dtype=dtype)
+    p = torch.randn(heads, 512, tokens, dtype=dtype)
+    windows = torch.randn(25 * heads, 196, width // heads, dtype=dtype)
+    pairs = torch.randn(25 * heads, 196, 196, dtype=dtype)
+
+    def work_once() -> None:
+        for block in range(12):
+            for each, weight in layers:
+                torch.nn.functional.linear(each, weight)
+            if block % 3 == 2:  # four blocks attend to the whole image
+                for _ in range(tokens // 512):
+                    torch.bmm(q, k.mT)
+                    torch.bmm(p, k)
+            else:
+                torch.bmm(windows, windows.mT)
+                torch.bmm(pairs, windows)
+
+    with torch.inference_mode():
+        return {"seconds": median(work_once)}
+
+
+def checkpoint(work: Path) -> str:
+    """Return a checkpoint of ViT-B with random weights."""
+    path = work / "vit_b.pth"
+    if not path.exists():
+        torch.manual_seed(0)
+        torch.save(sams.build_sam("vit_b").state_dict(), path)
+    return str(path)
+
+
+def clicks(name: str, data: Path) -> dict[str, float]:
+    """Return the seconds from a click to its mask, when the image was looked at."""
+    image = SETS["phase"].test(data)[0].image
+    seen = InteractiveImage.of_image(image, load_backbone(name), "cpu", rgb=False)
+    finish(seen.embed())
+    height, width = image.shape[1:]
+    times = []
+    for number in range(CLICKS + 1):
+        place = ((number * 37 + 50) % height, (number * 53 + 60) % width)
+        started = now()
+        seen.answer(Prompt.of_clicks([(float(place[0]), float(place[1]))], [True]))
+        times.append(now() - started)
+    return {"seconds": statistics.median(times[1:])}
+
+
+def measure_click_nano(data: Path, work: Path) -> dict[str, float]:
+    """Time a click on the bundled SAM."""
+    return clicks("nano", data)
+
+
+def measure_click_vit_b(data: Path, work: Path) -> dict[str, float]:
+    """Time a click on ViT-B."""
+    return clicks(checkpoint(work), data)
+
+
+def tuned(name: str, data: Path) -> dict[str, float]:
+    """Return the seconds to tune on 16 images of 512², embeddings included."""
+    pairs = SETS["membrane"].draw(data, IMAGES, 0)
+    started = now()
+    finish(train_job(pairs, PromptTuning(sam=name, device="cpu")))
+    return {"seconds": now() - started}
+
+
+def measure_tune_nano(data: Path, work: Path) -> dict[str, float]:
+    """Time prompt tuning of the bundled SAM."""
+    return tuned("nano", data)
+
+
+def measure_tune_vit_b(data: Path, work: Path) -> dict[str, float]:
+    """Time prompt tuning of ViT-B."""
+    return tuned(checkpoint(work), data)
+
+
+QUICK = {
+    "default": measure_default,
+    "bf16": measure_bf16,
+    "ours": measure_ours,
+    "error": measure_error,
+    "empty": measure_empty,
+    "floor": measure_floor,
+    "click_nano": measure_click_nano,
+}
+
+FULL = QUICK | {
+    "click_vit_b": measure_click_vit_b,
+    "tune_nano": measure_tune_nano,
+    "tune_vit_b": measure_tune_vit_b,
+}
+
+
+@app.command()
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
+    quick: Annotated[bool, typer.Option("--quick", help="No trainings.")] = False,
+    threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
+    out: Annotated[Path, typer.Option("--json", help="Where figures go.")] = RESULTS,
+    only: Annotated[str, typer.Option(hidden=True)] = "",
+    work: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Measure, and print the figures."""
+    if threads:
+        torch.set_num_threads(threads)
+    if only and work is not None:
+        found = FULL[only](data, work)
+        found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        typer.echo(json.dumps(found))
+        return
+    raw: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in QUICK if quick else FULL:
+            command = [sys.executable, __file__, "--data", str(data), "--only", name]
+            command += ["--work", folder, "--threads", str(threads)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            raw[name] = json.loads(done.stdout)
+            typer.echo(f"{name}: {raw[name]}", err=True)
+    figures = figures_of(raw) | {"threads": threads or torch.get_num_threads()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(figures | {"raw": raw}, indent=1) + "\n")
+    typer.echo(json.dumps(figures, indent=1))
+
+
+def figures_of(raw: dict[str, dict[str, float]]) -> dict[str, float | None]:
+    """Return the ratios; None for what was left out."""
+
+    def seconds(name: str) -> float | None:
+        return raw[name]["seconds"] if name in raw else None
+
+    ours, base = raw["ours"]["seconds"], raw["empty"]["peak_mb"]
+    above = {name: raw[name]["peak_mb"] - base for name in ("default", "ours")}
+    click_b = seconds("click_vit_b")
+    return {
+        "encoder_vs_sam_default": round(raw["default"]["seconds"] / ours, 2),
+        "encoder_vs_sam_bf16": round(raw["bf16"]["seconds"] / ours, 2),
+        "encoder_memory_ratio": round(above["ours"] / above["default"], 3),
+        "relative_error": round(raw["error"]["relative_error"], 5),
+        "tune_nano_seconds": seconds("tune_nano"),
+        "tune_vit_b_seconds": seconds("tune_vit_b"),
+        "click_ms": round(1000 * raw["click_nano"]["seconds"], 1),
+        "click_vit_b_ms": None if click_b is None else round(1000 * click_b, 1),
+        "floor_ratio": round(ours / raw["floor"]["seconds"], 2),
+    }
+
+
+if __name__ == "__main__":
+    app()
