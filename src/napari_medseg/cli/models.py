@@ -123,7 +123,9 @@ def _facts(model: str) -> dict[str, Any]:
         "file": str(path) if path else None,
         "working_size": entry.working_size,
     }
-    return facts | bundled.card(entry)
+    if entry.judge is not None:
+        facts["judge"] = bundled.card(entry.judge)
+    return facts | bundled.card(entry.weights)
 
 
 def _card(path: Path) -> dict[str, Any]:

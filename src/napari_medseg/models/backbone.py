@@ -14,6 +14,7 @@ from napari_medseg.models import checkpoints
 from napari_medseg.models import sam as sams
 from napari_medseg.models.devices import compute_dtype
 from napari_medseg.models.embeddings import EmbeddingCache, signature
+from napari_medseg.models.judge import load_judge
 from napari_medseg.models.registry import SAMS, lookup
 from napari_medseg.models.weights import (
     find,
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from segment_anything.modeling import Sam
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from napari_medseg.models.judge import Judge
     from napari_medseg.models.registry import KnownSizes
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -60,6 +62,8 @@ class Backbone:
         Embeddings computed so far.
     sizes : KnownSizes, optional
         The sizes of objects it knows, if it does not know all.
+    judge : Judge, optional
+        What chooses among its masks, if that was trained for these weights.
     """
 
     sam: Sam
@@ -71,6 +75,7 @@ class Backbone:
     licence: str
     cache: EmbeddingCache
     sizes: KnownSizes | None = None
+    judge: Judge | None = None
 
     def embed(self, inputs: Tensor, device: torch.device) -> Tensor:
         """Embed one window, or take its embedding from the cache.
@@ -91,13 +96,19 @@ class Backbone:
         key = signature(inputs, self.digest, dtype)
 
         def compute() -> Tensor:
-            encoder = self.sam.image_encoder.to(device)
+            encoder = self.sam.image_encoder
+            _bring(encoder, device)
             with torch.inference_mode(), autocast(device):
                 result = sams.encode(encoder, inputs[None].to(device))
             return result[0].to(torch.float16)
 
         # a tensor made in inference mode cannot take part in training
         return self.cache.get(key, compute).clone()
+
+    def on(self, device: torch.device) -> Sam:
+        """Return the network on a device; quick where it is there already."""
+        _bring(self.sam, device)
+        return self.sam
 
     def card(self) -> dict[str, Any]:
         """Return what a model file says of the model underneath."""
@@ -108,6 +119,16 @@ class Backbone:
             "title": self.title,
             "licence": self.licence,
         }
+
+
+def _bring(network: nn.Module, device: torch.device) -> None:
+    """Bring a network to a device, if it is not there.
+
+    To move it where it is takes milliseconds, as each of its parts is asked.
+    """
+    here = next(network.parameters(), None)
+    if here is not None and here.device != device:
+        network.to(device)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -160,6 +181,7 @@ def load_backbone(name: str) -> Backbone:
         licence=entry.weights.licence if official else "LicenseRef-unspecified",
         cache=EmbeddingCache(weights_folder() / "embeddings" if slow else None),
         sizes=entry.sizes,
+        judge=load_judge(entry.judge.name) if official and entry.judge else None,
     )
 
 
