@@ -132,7 +132,8 @@ class Judge(nn.Module):
             alike = agreement(candidates)
             features = describe(candidates, alike)
             there = torch.ones(1, len(features))
-            return self(features[None], alike[None], there)[0].sigmoid()
+            scores: Tensor = self(features[None], alike[None], there)[0].sigmoid()
+            return scores
 
 
 def load_judge(name: str) -> Judge:

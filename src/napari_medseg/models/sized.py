@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import autocast
@@ -25,7 +26,6 @@ from napari_medseg.models.candidates import (
     open_sides,
     shown_by,
 )
-from napari_medseg.models.framing import resize
 from napari_medseg.models.judging import (
     filling,
     inside,
@@ -197,15 +197,15 @@ class SizedView:
             )
             for look in looks
         }
+        shares = [coarsened(mask, GRID) for mask in masks.values()]
         parts = [
-            means(self._sights[look].gist, coarsened(mask, COARSE))
-            for look, mask in masks.items()
+            means(self._sights[look].gist, coarsened(share, COARSE))
+            for look, share in zip(looks, shares, strict=True)
         ]
         within, around = (torch.cat(items) for items in zip(*parts, strict=True))
-        fine = [coarsened(mask, GRID) > 0.5 for mask in masks.values()]
         return Candidates(
             logits=torch.stack([each.said.coarse for each in found]),
-            masks=torch.cat(fine),
+            masks=torch.cat(shares) > 0.5,
             look=torch.tensor([looks.index(each.look) for each in found]),
             expected=torch.tensor([each.said.expected for each in found]),
             rule=torch.tensor([each.score for each in found]),
@@ -248,7 +248,8 @@ class SizedView:
         decoded = self._decoded(look, asked)
         size = look.framing.size
         # a copy, as what was made in inference mode may not be changed
-        logits = resize(decoded.masks.float().cpu(), (size, size))[0].clone()
+        drawn = decoded.masks.float().cpu()
+        logits = functional.interpolate(drawn, (size, size), mode="bilinear")[0].clone()
         height, width = look.framing.scaled(look.box.shape)
         # nothing is found in the margin
         logits[:, height:] = -OFFSET
