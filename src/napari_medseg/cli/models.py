@@ -112,7 +112,7 @@ def _facts(model: str) -> dict[str, Any]:
         raise unknown("model", model, names)
     entry = SAMS[model]
     path = locate(entry)
-    facts = {
+    facts: dict[str, Any] = {
         "name": entry.name,
         "title": entry.title,
         "description": entry.description,
@@ -123,7 +123,9 @@ def _facts(model: str) -> dict[str, Any]:
         "file": str(path) if path else None,
         "working_size": entry.working_size,
     }
-    return facts | bundled.card(entry)
+    if entry.judge is not None:
+        facts["judge"] = bundled.card(entry.judge)
+    return facts | bundled.card(entry.weights)
 
 
 def _card(path: Path) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def _card(path: Path) -> dict[str, Any]:
 def _specialist(entry: SpecialistEntry) -> dict[str, Any]:
     """Return the entry of a tuned model, and the card in its file where it is here."""
     path = bundled.place(entry.file)
-    facts = {
+    facts: dict[str, Any] = {
         "name": entry.name,
         "title": entry.title,
         "description": entry.description,

@@ -15,6 +15,7 @@ from napari_medseg.models import checkpoints, vit
 from napari_medseg.models import sam as sams
 from napari_medseg.models.devices import compute_dtype
 from napari_medseg.models.embeddings import EmbeddingCache, signature
+from napari_medseg.models.judge import load_judge
 from napari_medseg.models.registry import SAMS, lookup
 from napari_medseg.models.weights import (
     find,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
     from torch import Tensor, nn
 
+    from napari_medseg.models.judge import Judge
     from napari_medseg.models.registry import KnownSizes
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -61,6 +63,8 @@ class Backbone:
         Embeddings computed so far.
     sizes : KnownSizes, optional
         The sizes of objects it knows, if it does not know all.
+    judge : Judge, optional
+        What chooses among its masks, if that was trained for these weights.
     """
 
     sam: Sam
@@ -72,6 +76,7 @@ class Backbone:
     licence: str
     cache: EmbeddingCache
     sizes: KnownSizes | None = None
+    judge: Judge | None = None
     _light: ImageEncoderViT | None = field(default=None, init=False, repr=False)
 
     def embed(self, inputs: Tensor, device: torch.device) -> Tensor:
@@ -93,7 +98,8 @@ class Backbone:
         key = signature(inputs, self.digest, dtype)
 
         def compute() -> Tensor:
-            encoder = self._encoder(dtype).to(device)
+            encoder = self._encoder(dtype)
+            _bring(encoder, device)
             with torch.inference_mode(), autocast(device):
                 result = sams.encode(encoder, inputs[None].to(device))
             return result[0].to(torch.float16)
@@ -114,6 +120,11 @@ class Backbone:
         light: nn.Module = self._light
         return light
 
+    def on(self, device: torch.device) -> Sam:
+        """Return the network on a device; quick where it is there already."""
+        _bring(self.sam, device)
+        return self.sam
+
     def card(self) -> dict[str, Any]:
         """Return what a model file says of the model underneath."""
         return {
@@ -123,6 +134,16 @@ class Backbone:
             "title": self.title,
             "licence": self.licence,
         }
+
+
+def _bring(network: nn.Module, device: torch.device) -> None:
+    """Bring a network to a device, if it is not there.
+
+    To move it where it is takes milliseconds, as each of its parts is asked.
+    """
+    here = next(network.parameters(), None)
+    if here is not None and here.device != device:
+        network.to(device)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -175,6 +196,7 @@ def load_backbone(name: str) -> Backbone:
         licence=entry.weights.licence if official else "LicenseRef-unspecified",
         cache=EmbeddingCache(weights_folder() / "embeddings" if slow else None),
         sizes=entry.sizes,
+        judge=load_judge(entry.judge.name) if official and entry.judge else None,
     )
 
 

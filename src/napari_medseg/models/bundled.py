@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_medseg._types import WeightsError
 
 if TYPE_CHECKING:
-    from napari_medseg.models.registry import SamEntry
+    from napari_medseg.models.registry import WeightsFile
 
 FOLDER = Path(__file__).parents[1] / "weights"
 """Folder of the files that come with the package."""
@@ -77,21 +77,21 @@ def absent(name: str) -> WeightsError:
     )
 
 
-def card(entry: SamEntry) -> dict[str, Any]:
-    """Return what the card beside a bundled SAM says: data, training, scores.
+def card(weights: WeightsFile) -> dict[str, Any]:
+    """Return what the card beside bundled weights says: data, training, scores.
 
     Parameters
     ----------
-    entry : SamEntry
-        The SAM.
+    weights : WeightsFile
+        The weights, such as those of a SAM.
 
     Returns
     -------
     dict
         Empty where there is no card.
     """
-    path = place(entry.weights.name).with_suffix(".json")
-    if not entry.weights.bundled or not path.is_file():
+    path = place(weights.name).with_suffix(".json")
+    if not weights.bundled or not path.is_file():
         return {}
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return facts

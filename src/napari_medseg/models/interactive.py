@@ -241,13 +241,7 @@ class InteractiveImage:
             raise InputError("The click is outside the image; click on the image.")
         several = len(prompt.points) == 1 and prompt.box is None
         if self._sized is not None:
-            places, labels = _sam_points(prompt)
-            asked = Asked(
-                torch.tensor(places, dtype=torch.float32),
-                torch.tensor(labels),
-                prompt.box is not None,
-            )
-            found = self._sized.find(asked, prompt.extent)
+            found = self._sized.find(as_asked(prompt), prompt.extent)
             return _answer_of(found, 3 if several else 1)
         framing, box = self._window(prompt)
         choice = CHOICES if several else SINGLE
@@ -330,6 +324,13 @@ def _sam_points(
     top, left, bottom, right = prompt.box
     corners = [(left, top), (right, bottom)]
     return [*places, *corners], [*labels, CORNER, OTHER_CORNER]
+
+
+def as_asked(prompt: Prompt) -> Asked:
+    """Return a prompt as SAM lists it."""
+    places, labels = _sam_points(prompt)
+    points = torch.tensor(places, dtype=torch.float32)
+    return Asked(points, torch.tensor(labels), prompt.box is not None)
 
 
 def _answer_of(found: Sequence[Found], most: int) -> Answer:

@@ -44,8 +44,9 @@ def stability(logits: Tensor, offset: float) -> Tensor:
         ``float32 (N,)``, IoU of the masks above ``offset`` and above ``-offset``; 0
         for empty ones.
     """
-    inner = (logits > offset).sum(dim=(1, 2))
-    outer = (logits > -offset).sum(dim=(1, 2))
+    flat = logits.flatten(1)
+    inner = (flat > offset).count_nonzero(dim=1)
+    outer = (flat > -offset).count_nonzero(dim=1)
     # the inner mask is part of the outer one
     return inner / outer.clamp(min=1)
 

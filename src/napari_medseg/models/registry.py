@@ -64,7 +64,8 @@ class KnownSizes:
     Attributes
     ----------
     window : int
-        Side of the piece of a working image in which a box is looked at, in pixels.
+        Side of the piece of a working image in which a box is looked at, in pixels; a
+        multiple of 256, as are those of clicks.
     sides : tuple of int
         To what side, in pixels of the working image, a box is magnified: the square
         root of its area.
@@ -101,6 +102,9 @@ class SamEntry:
     sizes : KnownSizes, optional
         The sizes of objects it knows, for a SAM that does not know all of them and
         is quick enough to look several times.
+    judge : WeightsFile, optional
+        A network, made for these very weights, that chooses among the masks of
+        several looks.
     """
 
     name: str
@@ -112,6 +116,7 @@ class SamEntry:
     working_size: int
     width: int = 256
     sizes: KnownSizes | None = None
+    judge: WeightsFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +252,20 @@ class EverythingEntry:
     factory: tuple[str, str]
 
 
+def _own(name: str) -> WeightsFile:
+    """Return the entry of a file that comes with the package."""
+    return WeightsFile(
+        name=name,
+        url=None,
+        sha256=None,
+        bytes=None,
+        licence="BSD-3-Clause",
+        licence_note="Trained by the napari-medseg developers; comes with the "
+        "plugin, under its licence.",
+        bundled=True,
+    )
+
+
 def _official(name: str, sha256: str, length: int) -> WeightsFile:
     """Return one of Meta's checkpoints, which differ in these three alone."""
     return WeightsFile(
@@ -268,22 +287,14 @@ SAMS: Mapping[str, SamEntry] = MappingProxyType(
             "without a GPU or without internet.",
             module="napari_medseg.models.sam",
             factory="build_sam",
-            weights=WeightsFile(
-                name="nano.safetensors",
-                url=None,
-                sha256=None,
-                bytes=None,
-                licence="BSD-3-Clause",
-                licence_note="Trained by the napari-medseg developers; comes with "
-                "the plugin, under its licence.",
-                bundled=True,
-            ),
+            weights=_own("nano.safetensors"),
             working_size=512,
             sizes=KnownSizes(
                 window=256,
                 sides=(32, 64, 128),
                 zooms=((0.5, 256), (1.0, 512), (2.0, 256)),
             ),
+            judge=_own("nano-judge.safetensors"),
         ),
         "vit_b": SamEntry(
             name="vit_b",

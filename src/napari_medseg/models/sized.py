@@ -9,11 +9,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from torch.nn import functional
 
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import autocast
-from napari_medseg.models.framing import resize
+from napari_medseg.models.candidates import (
+    COARSE,
+    GRID,
+    Candidates,
+    Sight,
+    coarsened,
+    frame_of,
+    means,
+    open_sides,
+    shown_by,
+)
 from napari_medseg.models.judging import (
     filling,
     inside,
@@ -24,7 +36,8 @@ from napari_medseg.models.judging import (
 from napari_medseg.models.looks import Extent, Look, looks_at, looks_round
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -61,6 +74,21 @@ class Asked(NamedTuple):
     boxed: bool
 
 
+class Said(NamedTuple):
+    """What SAM says of a mask.
+
+    Attributes
+    ----------
+    coarse : Tensor
+        ``float32 (GRID, GRID)``, its logits.
+    expected : float
+        The IoU that SAM expects.
+    """
+
+    coarse: Tensor
+    expected: float
+
+
 class Found(NamedTuple):
     """A mask as it was seen in a window.
 
@@ -74,12 +102,15 @@ class Found(NamedTuple):
         ``bool (S, S)``, the part of it that was meant.
     score : float
         The IoU that SAM expects, less what speaks against the mask.
+    said : Said
+        What SAM itself says of the mask.
     """
 
     look: Look
     logits: Tensor
     mask: NDArray[np.bool_]
     score: float
+    said: Said
 
     def in_image(self) -> NDArray[np.bool_]:
         """Return the mask in pixels of the image, ``bool`` of the look's box."""
@@ -119,7 +150,7 @@ class SizedView:
         self.sizes = sizes
         self.device = device
         self.shape = (int(image.shape[1]), int(image.shape[2]))
-        self._embeddings: dict[Look, Tensor] = {}
+        self._sights: dict[Look, Sight] = {}
         self._codes: dict[int, Tensor] = {}
 
     def find(self, asked: Asked, extent: Extent) -> list[Found]:
@@ -137,15 +168,57 @@ class SizedView:
         list of Found
             Four masks of each look, the best first.
         """
+        found = self.offered(asked, extent)
+        if self.backbone.judge is not None:
+            scores = self.backbone.judge.scores(self.candidates(found, asked)).tolist()
+            found = [
+                each._replace(score=score)
+                for each, score in zip(found, scores, strict=True)
+            ]
+        return sorted(found, key=lambda each: -each.score)
+
+    def offered(self, asked: Asked, extent: Extent) -> list[Found]:
+        """Return what `find` does, in the order of the looks."""
         looks = self._looks(asked, extent)
         # further clicks on an object look at the same windows
-        before = self._embeddings
-        self._embeddings = {
-            look: before[look] if look in before else self._embedded(look)
+        before = self._sights
+        self._sights = {
+            look: before[look] if look in before else self._sight(look)
             for look in looks
         }
-        found = [each for look in looks for each in self._seen(look, asked)]
-        return sorted(found, key=lambda each: -each.score)
+        return [each for look in looks for each in self._seen(look, asked)]
+
+    def candidates(self, found: Sequence[Found], asked: Asked) -> Candidates:
+        """Bring what was found to one size, in the order of the looks."""
+        looks = list(dict.fromkeys(each.look for each in found))
+        masks = {
+            look: torch.from_numpy(
+                np.stack([each.mask for each in found if each.look == look])
+            )
+            for look in looks
+        }
+        shares = [coarsened(mask, GRID) for mask in masks.values()]
+        parts = [
+            means(self._sights[look].gist, coarsened(share, COARSE))
+            for look, share in zip(looks, shares, strict=True)
+        ]
+        within, around = (torch.cat(items) for items in zip(*parts, strict=True))
+        return Candidates(
+            logits=torch.stack([each.said.coarse for each in found]),
+            masks=torch.cat(shares) > 0.5,
+            look=torch.tensor([looks.index(each.look) for each in found]),
+            expected=torch.tensor([each.said.expected for each in found]),
+            rule=torch.tensor([each.score for each in found]),
+            within=within,
+            around=around,
+            pictures=torch.stack([self._sights[look].picture for look in looks]),
+            frames=torch.tensor([frame_of(look) for look in looks]),
+            shown=shown_by(looks),
+            open=torch.tensor([open_sides(look, self.shape) for look in looks]),
+            pixels=torch.tensor([look.framing.size / GRID for look in looks]),
+            points=asked.points,
+            labels=asked.labels,
+        )
 
     def prepare(self) -> None:
         """Embed the image as a whole, as far as most clicks look at it so."""
@@ -154,7 +227,7 @@ class SizedView:
         extent = (*middle, *middle)
         for look in looks_round(middle, extent, self.shape, working, self.sizes):
             if look.box.shape == self.shape:
-                self._embedded(look)
+                self._sights[look] = self._sight(look)
 
     def _looks(self, asked: Asked, extent: Extent) -> tuple[Look, ...]:
         """Choose where to look."""
@@ -164,26 +237,29 @@ class SizedView:
         working = self.backbone.working_size
         return looks_round((y, x), extent, self.shape, working, self.sizes)
 
-    def _embedded(self, look: Look) -> Tensor:
-        """Embed a window, ``(1, 256, h, w)``."""
+    def _sight(self, look: Look) -> Sight:
+        """Embed a window."""
         window = look.framing.window(self.image, look.box)
-        return self.backbone.embed(window, self.device).float()[None].to(self.device)
+        embedding = self.backbone.embed(window, self.device).float()[None]
+        return Sight.of(window, embedding.to(self.device))
 
     def _seen(self, look: Look, asked: Asked) -> list[Found]:
         """Ask SAM at one look, and judge its masks."""
         decoded = self._decoded(look, asked)
         size = look.framing.size
         # a copy, as what was made in inference mode may not be changed
-        logits = resize(decoded.masks.float().cpu(), (size, size))[0].clone()
+        drawn = decoded.masks.float().cpu()
+        logits = functional.interpolate(drawn, (size, size), mode="bilinear")[0].clone()
         height, width = look.framing.scaled(look.box.shape)
         # nothing is found in the margin
         logits[:, height:] = -OFFSET
         logits[:, :, width:] = -OFFSET
-        expected = decoded.iou[0].float().cpu().clamp(min=0)
-        expected = expected * stability(logits, OFFSET)
+        said = _said(decoded)
+        expected = torch.tensor([each.expected for each in said])
+        scores = expected * stability(logits, OFFSET)
         return [
-            _judged(look, each, score, asked, self.shape)
-            for each, score in zip(logits, expected.tolist(), strict=True)
+            _judged(look, *each, asked, self.shape)
+            for each in zip(logits, scores.tolist(), said, strict=True)
         ]
 
     def _decoded(self, look: Look, asked: Asked) -> sams.Decoded:
@@ -192,7 +268,7 @@ class SizedView:
         A window is the middle of a working image, as `nano` was trained on pieces of
         one: its position codes are those of that place.
         """
-        sam, canvas = self.backbone.sam.to(self.device), self.backbone.working_size
+        sam, canvas = self.backbone.on(self.device), self.backbone.working_size
         points = look.to_window(asked.points) + (canvas - look.framing.size) // 2
         with torch.inference_mode(), autocast(self.device):
             tokens = sams.point_tokens(
@@ -203,7 +279,7 @@ class SizedView:
             )
             return sams.decode(
                 sam.mask_decoder,
-                self._embeddings[look],
+                self._sights[look].embedding,
                 self._code(look.framing.size),
                 tokens,
                 sams.no_mask_embedding(sam.prompt_encoder),
@@ -222,8 +298,20 @@ class SizedView:
         return self._codes[size]
 
 
+def _said(decoded: sams.Decoded) -> list[Said]:
+    """Take down what SAM says of each of the four masks of one window."""
+    coarse = coarsened(decoded.masks[0].cpu(), GRID).clone()
+    expected = decoded.iou[0].float().cpu().clamp(min=0).tolist()
+    return [Said(*each) for each in zip(coarse, expected, strict=True)]
+
+
 def _judged(
-    look: Look, logits: Tensor, score: float, asked: Asked, shape: tuple[int, int]
+    look: Look,
+    logits: Tensor,
+    score: float,
+    said: Said,
+    asked: Asked,
+    shape: tuple[int, int],
 ) -> Found:
     """Keep the part of a mask that was meant, and say how good it is."""
     end = look.framing.size - 1
@@ -243,7 +331,8 @@ def _judged(
         mask = meant(mask, on, off)
         score *= CUT if _is_cut(mask, look, shape) else 1.0
     adds = [True] * len(on) + [False] * len(off)
-    return Found(look, logits, mask, score * obeying(mask, [*on, *off], adds))
+    score *= obeying(mask, [*on, *off], adds)
+    return Found(look, logits, mask, score, said)
 
 
 def _is_cut(mask: NDArray[np.bool_], look: Look, shape: tuple[int, int]) -> bool:
