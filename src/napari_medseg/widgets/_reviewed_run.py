@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from skimage.measure import label
+from scipy import ndimage
 
 from napari_medseg._types import InputError, MedsegError
 from napari_medseg.batch import read_ledger
@@ -206,5 +206,5 @@ def fitted(labels: LabelArray, kind: str, *, objects: bool) -> LabelArray:
     if objects:
         return (np.asarray(labels) > 0).astype(np.int32)
     planes = np.asarray(labels).reshape(-1, *labels.shape[-2:])
-    numbered = [label(plane, connectivity=1) for plane in planes]
+    numbered = [ndimage.label(plane)[0] for plane in planes]
     return np.stack(numbered).reshape(labels.shape).astype(np.int32)

@@ -251,6 +251,7 @@ class AnnotateWidget(QWidget):
         return bool(super().event(event))
 
     def take_clicks(self, whether: bool) -> None:
+        """Take clicks on the canvas, or no more."""
         callbacks, callback = self._viewer.mouse_drag_callbacks, self._on_mouse
         if whether and callback not in callbacks:
             callbacks.append(callback)
