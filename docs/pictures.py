@@ -21,6 +21,7 @@ import numpy as np
 from qtpy.QtCore import QPoint
 from qtpy.QtWidgets import QApplication, QMenu
 
+from napari_medseg.batch import BatchSettings, finish, segment_batch
 from napari_medseg.io.images import read_annotation, read_image
 
 if TYPE_CHECKING:
@@ -176,6 +177,40 @@ def folder(studio: Studio) -> None:
         rest()
 
 
+def review(studio: Studio) -> None:
+    """Show the results of a run in Review, some of them accepted."""
+    studio.viewer.layers.clear()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        training, new = place / "annotated", place / "day 4"
+        paths = sorted((studio.data / SET / "images").iterdir())
+        for path in paths[:12]:
+            copy_to(path, training / "images")
+            mask = next((studio.data / SET / "masks").glob(f"{path.stem}.*"))
+            copy_to(mask, training / "masks")
+        for path in paths[-8:]:
+            copy_to(path, new)
+        settings = BatchSettings("cells-phase", references=str(training))
+        finish(segment_batch([new], place / "results", settings))
+        form = studio.form("Review")
+        form.review(place / "results", training)
+        listed = form.annotate.folder
+        for _ in range(3):  # the first opens one, the others accept
+            listed.done_next()
+            rest(6.0)
+        studio.picture("review")
+        listed.close()
+        studio.viewer.window.remove_dock_widget("all")
+        studio.viewer.layers.clear()
+        rest()
+
+
+def copy_to(path: Path, folder: Path) -> None:
+    """Copy a file into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, folder / path.name)
+
+
 def tune(studio: Studio) -> None:
     """Show Tune in mid-training, then its card, then what the model does."""
     image, labels = studio.show(objects=True)
@@ -243,6 +278,7 @@ PICTURES = {
     "annotate": annotate,
     "folder": folder,
     "menus": menus,
+    "review": review,
     "tune": tune,
 }
 """What can be made; ``tune`` makes the card and the segmented layer, too."""

@@ -14,6 +14,7 @@ from napari_medseg.widgets._words import USUAL, Words
 from napari_medseg.widgets.annotate import AnnotateWidget
 from napari_medseg.widgets.batch import BatchWidget
 from napari_medseg.widgets.measure import MeasureWidget
+from napari_medseg.widgets.review import ReviewWidget
 from napari_medseg.widgets.segment import SegmentWidget
 from napari_medseg.widgets.tune import TuneWidget
 
@@ -65,7 +66,15 @@ def assert_narrow(form: QWidget, state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [AnnotateWidget, TuneWidget, SegmentWidget, BatchWidget, MeasureWidget]
+    "kind",
+    [
+        AnnotateWidget,
+        TuneWidget,
+        SegmentWidget,
+        BatchWidget,
+        MeasureWidget,
+        ReviewWidget,
+    ],
 )
 def test_a_form_is_narrow_and_so_it_stays_when_it_speaks(
     viewer: Any, kind: Any

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 from napari_medseg.widgets.annotate import AnnotateWidget
 from napari_medseg.widgets.batch import BatchWidget
 from napari_medseg.widgets.measure import MeasureWidget
+from napari_medseg.widgets.review import ReviewWidget
 from napari_medseg.widgets.segment import SegmentWidget
 from napari_medseg.widgets.tune import TuneWidget
 
@@ -59,7 +60,15 @@ def told(control: QWidget | None, form: QWidget) -> str:
 
 
 @pytest.mark.parametrize(
-    "kind", [AnnotateWidget, TuneWidget, SegmentWidget, BatchWidget, MeasureWidget]
+    "kind",
+    [
+        AnnotateWidget,
+        TuneWidget,
+        SegmentWidget,
+        BatchWidget,
+        MeasureWidget,
+        ReviewWidget,
+    ],
 )
 def test_controls_say_what_they_do(
     make_napari_viewer_proxy: Callable[[], Any], kind: Any

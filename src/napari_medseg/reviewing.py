@@ -18,6 +18,8 @@ from napari_medseg.quality.estimating import Estimate, Prepared, estimate, prepa
 from napari_medseg.quality.references import reference_folders
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_medseg._types import AnySegmenter, Job
     from napari_medseg.quality.settings import QualitySettings
 
@@ -99,7 +101,7 @@ def prepare_for(
 
 
 def estimate_folder(
-    images: Path,
+    images: Path | Sequence[Path],
     model: str,
     references: References,
     settings: QualitySettings,
@@ -111,8 +113,8 @@ def estimate_folder(
 
     Parameters
     ----------
-    images : Path
-        A folder, or an image.
+    images : Path or sequence of Path
+        A folder, an image, or several.
     model : str
         A ``.medseg`` file, or a name that ``models list`` shows.
     references : References
@@ -144,4 +146,4 @@ def estimate_folder(
     yield Progress(0, None, "loading the model")
     segmenter = open_segmenter(model, settings.device, base)
     prepared = yield from prepare_for(segmenter, references, settings)
-    return (yield from estimate(Path(images), segmenter, prepared, count))
+    return (yield from estimate(images, segmenter, prepared, count))

@@ -22,8 +22,9 @@ def estimate(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     Parameters
     ----------
     arguments : dict
-        ``images``: folder or image; ``model``: name or file; ``references``: folder
-        of annotated images; ``masks``: folder of their masks, or None;
+        ``images``: folder or image, or a list of images; ``model``: name or file;
+        ``references``: folder of annotated images; ``masks``: folder of their masks,
+        or None;
         ``annotation``, ``ignore``: of the masks; ``settings``: those of
         `napari_medseg.quality.settings.QualitySettings`; ``next``: how many images to
         name that should be annotated next; ``base``: checkpoint of the SAM, or None.
@@ -48,8 +49,9 @@ def estimate(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         arguments["ignore"],
     )
     settings = from_dict(QualitySettings, arguments["settings"], "the settings")
+    given = arguments["images"]
     job = estimate_folder(
-        Path(arguments["images"]),
+        Path(given) if isinstance(given, str) else [Path(each) for each in given],
         arguments["model"],
         references,
         settings,

@@ -80,6 +80,11 @@ class AnnotatedFolder:
         """What the values mean, where it is noted beside the annotations."""
         return read_note(self.annotations).kind
 
+    @property
+    def start_from(self) -> str:
+        """The model that Tune goes on from; here it begins afresh."""
+        return ""
+
     def note_kind(self, kind: str) -> None:
         """Note what the values mean, where there are annotations.
 

@@ -56,6 +56,8 @@ class Entry:
         Where its annotation is saved.
     trouble : str
         Why it cannot be annotated; empty where it can.
+    remark : str
+        What the list says of it besides; mostly empty.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class Entry:
     mask: Path | None
     target: Path
     trouble: str = ""
+    remark: str = ""
 
 
 def list_entries(images: Path, annotations: Path) -> list[Entry]:
@@ -217,7 +220,7 @@ class AnnotationFile:
         if entry.mask is not None:
             self.labels = read_annotation(entry.mask).labels
             self._check(self.labels, str(entry.mask))
-            self._digest = _digest(self.labels)
+            self._digest = digest_of(self.labels)
         self.has_objects = self.labels is not None and bool(self.labels.any())
 
     @property
@@ -259,11 +262,9 @@ class AnnotationFile:
         """
         labels = np.asarray(labels)
         self._check(labels, "The annotation")
-        digest, has_objects = _digest(labels), bool(labels.any())
-        is_new = self._mask is None
-        if is_new and not (has_objects or keep_empty):
-            return
-        if not is_new and digest == self._digest:
+        digest, has_objects = digest_of(labels), bool(labels.any())
+        is_nothing = self._mask is None and not (has_objects or keep_empty)
+        if is_nothing or digest == self._digest:
             return
         self._refuse_changed(replace=replace)
         image = self._image
@@ -331,7 +332,7 @@ def open_entry(entry: Entry) -> Opened:
         raise InputError(entry.trouble)
     image = read_image(entry.path)
     file = AnnotationFile(entry, image)
-    return Opened(entry, image, file, _unsaved(entry, file))
+    return Opened(entry, image, file, unsaved(entry, file))
 
 
 def is_unsaved(entry: Entry) -> bool:
@@ -341,7 +342,7 @@ def is_unsaved(entry: Entry) -> bool:
     return found is not None and (stamp is None or found.time > stamp[0] / 1e9)
 
 
-def _unsaved(entry: Entry, file: AnnotationFile) -> Kept | None:
+def unsaved(entry: Entry, file: AnnotationFile) -> Kept | None:
     """Return what was kept of an image, if it fits and is not what was saved."""
     found = _autosave.kept(_autosave.file_identity(entry.path))
     if found is None or not is_unsaved(entry) or found.pixels != prod(file.shape):
@@ -373,7 +374,7 @@ def _stamp(path: Path) -> Stamp | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _digest(labels: LabelArray) -> bytes:
+def digest_of(labels: LabelArray) -> bytes:
     """Return what tells labels from others of the same shape."""
     plain = np.ascontiguousarray(labels, np.int32)
     return hashlib.blake2b(plain.data, digest_size=16).digest()

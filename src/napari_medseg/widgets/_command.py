@@ -226,6 +226,34 @@ def measure_command(
     return _line([*words, "--out", str(out)])
 
 
+def estimate_command(
+    images: Path, model: str, references: Path, *, annotation: str, following: int
+) -> str:
+    """Return the line that predicts quality as the form does.
+
+    Parameters
+    ----------
+    images : Path
+        Folder of the images.
+    model : str
+        Name or file of the segmenter.
+    references : Path
+        Annotated images.
+    annotation : str
+        What their masks hold.
+    following : int
+        How many images to name that should be annotated next.
+
+    Returns
+    -------
+    str
+        To paste into a terminal.
+    """
+    words = ["estimate", "--images", str(images), "--model", model]
+    words += ["--references", str(references), "--annotation", annotation]
+    return _line([*words, "--next", str(following)])
+
+
 def _numbers(values: Sequence[float]) -> str:
     """Return numbers that are read back as the very same."""
     return ",".join(repr(float(value)) for value in values)

@@ -16,10 +16,10 @@ from napari_medseg.widgets._annotation_note import (
     remember_annotations,
 )
 from napari_medseg.widgets._background import Background
-from napari_medseg.widgets._file_layers import PLUGIN
 from napari_medseg.widgets._folder_panel import FolderPanel
 from napari_medseg.widgets._layers import is_there
 from napari_medseg.widgets._open_image import OpenImage, at_once
+from napari_medseg.widgets._plugin_form import plugin_form
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +50,8 @@ class FolderSession(QObject):
         What the values of annotations mean.
     parent : QObject, optional
         The parent.
+    panel : FolderPanel, optional
+        Shows the images.
 
     Attributes
     ----------
@@ -74,6 +76,7 @@ class FolderSession(QObject):
         keeper: Keeper,
         kind: str,
         parent: QObject | None = None,
+        panel: FolderPanel | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
@@ -86,7 +89,7 @@ class FolderSession(QObject):
         self._seen: set[Path] = set()
         self._files = Background("medseg-folder", parent=self)
         self._looking = Background("medseg-marks", drop=True, parent=self)
-        self.panel = FolderPanel()
+        self.panel = panel or FolderPanel()
         self.panel.setVisible(False)
         self.panel.pressed.connect(lambda name: getattr(self, name)())
         self.panel.moved.connect(self._on_moved)
@@ -106,9 +109,11 @@ class FolderSession(QObject):
             Their annotations; by default the folder that was chosen last, or
             ``annotations`` among the images.
         """
-        folder = AnnotatedFolder(
-            path, annotations or annotations_of(path), self._keeper
-        )
+        masks = annotations or annotations_of(path)
+        self.show(AnnotatedFolder(path, masks, self._keeper))
+
+    def show(self, folder: AnnotatedFolder) -> None:
+        """Show images that are worked through; see `open_folder`."""
         try:
             found = folder.listed()
         except InputError as error:
@@ -329,7 +334,7 @@ class FolderSession(QObject):
         if row is not None:
             self.open_row(row)
         else:
-            self._tell("That was the last: all images are annotated.")
+            self._tell(self.panel.words.last)
 
     def tune(self) -> None:
         """Open the form Tune with these two folders."""
@@ -340,13 +345,11 @@ class FolderSession(QObject):
         if not self._annotated and not self.is_drawn:
             self._tell("No image is annotated yet. Annotate at least one.")
             return
-        window = self._viewer.window
-        dock, widget = window.add_plugin_dock_widget(PLUGIN, "Tune", tabify=True)
-        dock.show()
-        dock.raise_()
-        widget.reset_choices()
+        widget = plugin_form(self._viewer, "Tune")
         widget.source.choose_folders(folder.images, folder.annotations)
         widget.source.choose_kind(self._kind)
+        if folder.start_from:
+            widget.go_on_from(folder.start_from)
 
     def _save_copy(self, found: OpenImage, **how: bool) -> None:
         """Save while the user may go on drawing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
@@ -19,14 +20,58 @@ from napari_medseg.widgets._image_list import ImageList
 from napari_medseg.widgets._source import Folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-BUTTONS = {
-    "save": ("Save  (S)", "Save the annotation of the image that is open"),
-    "done_next": ("Done, next  (D)", "Save it, and open the next image to do"),
-    "tune": ("Tune on this folder", "Tune a model on all that is annotated"),
-}
-"""The buttons: what they say and do."""
+
+@dataclass(frozen=True)
+class PanelWords:
+    """What a panel says.
+
+    Attributes
+    ----------
+    done : str
+        What an image is that is done.
+    last : str
+        Once all are done.
+    buttons : mapping of str to (str, str)
+        What each button says, and does.
+    chooses : bool
+        Whether the folder of the annotations can be chosen.
+    """
+
+    done: str
+    last: str
+    buttons: Mapping[str, tuple[str, str]]
+    chooses: bool = True
+
+
+ANNOTATING = PanelWords(
+    "annotated",
+    "That was the last: all images are annotated.",
+    {
+        "save": ("Save  (S)", "Save the annotation of the image that is open"),
+        "done_next": ("Done, next  (D)", "Save it, and open the next image to do"),
+        "tune": ("Tune on this folder", "Tune a model on all that is annotated"),
+    },
+)
+
+REVIEWING = PanelWords(
+    "accepted",
+    "That was the last: all results are accepted.",
+    {
+        "save": ("Save  (S)", "Keep the correction for later, without accepting it"),
+        "done_next": (
+            "Accept, next  (D)",
+            "Copy image and mask to the training images, and open the next to do",
+        ),
+        "tune": (
+            "Tune goes on",
+            "Tune the model further on the training images, accepted ones included",
+        ),
+    },
+    chooses=False,
+)
 
 
 class FolderPanel(QWidget):
@@ -34,11 +79,15 @@ class FolderPanel(QWidget):
 
     Parameters
     ----------
+    words : PanelWords
+        What it says.
     parent : QWidget, optional
         The parent.
 
     Attributes
     ----------
+    words : PanelWords
+        What it says.
     pressed : Signal
         With the name of a button.
     moved : Signal
@@ -48,11 +97,16 @@ class FolderPanel(QWidget):
     pressed = Signal(str)
     moved = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, words: PanelWords = ANNOTATING, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
+        self.words = words
         self._count = QLabel()
         self._count.setObjectName("count")
         self.list = ImageList()
+        if words is not ANNOTATING:
+            self.list.images.done = words.done
         self._saved_in = Folder(
             "annotations", "Folder of the annotations; one with masks may be chosen"
         )
@@ -60,6 +114,7 @@ class FolderPanel(QWidget):
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("saved in", self._saved_in)
+        form.setRowVisible(self._saved_in, words.chooses)
         row = QHBoxLayout()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -67,7 +122,7 @@ class FolderPanel(QWidget):
         layout.addWidget(self.list, 1)
         layout.addLayout(form)
         layout.addLayout(row)
-        for name, (text, tip) in BUTTONS.items():
+        for name, (text, tip) in words.buttons.items():
             button = QPushButton(text)
             button.setObjectName(name)
             button.setToolTip(tip)
@@ -86,4 +141,4 @@ class FolderPanel(QWidget):
 
     def show_count(self, done: int, total: int) -> None:
         """Say how many images are annotated."""
-        self._count.setText(f"{done} of {total} annotated")
+        self._count.setText(f"{done} of {total} {self.words.done}")

@@ -31,10 +31,16 @@ class ImageModel(QAbstractListModel):
     ----------
     parent : QObject, optional
         The parent.
+
+    Attributes
+    ----------
+    done : str
+        What the list says of an image that is done.
     """
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self.done = State.DONE.value[1]
         self._entries: list[Entry] = []
         self._states: list[State] = []
         self._told: dict[int, str] = {}
@@ -116,7 +122,9 @@ class ImageModel(QAbstractListModel):
         entry, state = self._entries[row], self._states[row]
         if role == Qt.ItemDataRole.DisplayRole:
             mark, words = state.value
-            return f"{entry.name}\n{mark} {words}"
+            words = self.done if state is State.DONE else words
+            told = f"{entry.name}\n{mark} {words}"
+            return f"{told}; {entry.remark}" if entry.remark else told
         if role == Qt.ItemDataRole.DecorationRole:
             return self._thumbnails.of(entry.path) or self._blank
         if role == Qt.ItemDataRole.ToolTipRole:

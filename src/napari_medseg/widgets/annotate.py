@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_medseg.engine import Engine
+    from napari_medseg.widgets._folder_panel import FolderPanel
 
 SETTLE = 250
 """Milliseconds a slice is in view before SAM looks at it."""
@@ -60,6 +61,8 @@ class AnnotateWidget(QWidget):
         The viewer.
     engine : Engine, optional
         Where SAM is computed; by default in the engine of the window.
+    panel : FolderPanel, optional
+        Shows images that were chosen elsewhere; by default they are chosen here.
 
     Attributes
     ----------
@@ -69,7 +72,10 @@ class AnnotateWidget(QWidget):
 
     # napari gives its viewer to what is annotated in this very spelling
     def __init__(
-        self, viewer: napari.viewer.Viewer, engine: Engine | None = None
+        self,
+        viewer: napari.viewer.Viewer,
+        engine: Engine | None = None,
+        panel: FolderPanel | None = None,
     ) -> None:
         super().__init__()
         self._viewer = viewer
@@ -93,7 +99,7 @@ class AnnotateWidget(QWidget):
         self._start.clicked.connect(self._on_start_clicked)
         self._told = Words("told")
         keeper = Keeper()
-        self.folder = FolderSession(viewer, keeper, self.kind, self)
+        self.folder = FolderSession(viewer, keeper, self.kind, self, panel)
         self.folder.opened.connect(self._on_opened)
         self.folder.closing.connect(self._on_closing)
         self.folder.kind_found.connect(self._kind.choose)
@@ -102,9 +108,9 @@ class AnnotateWidget(QWidget):
         self._restore = BringBack(self.folder, keeper, self)
         self._restore.brought_back.connect(self._kind.choose)
         self._restore.told.connect(self._tell)
-        self._lay_out()
+        self._lay_out(chooses=panel is None)
         viewer.dims.events.current_step.connect(self._on_slice_changed)
-        self._take_clicks(True)
+        self.take_clicks(True)
         callbacks, callback = viewer.mouse_drag_callbacks, self._on_mouse
 
         def forget() -> None:
@@ -114,11 +120,13 @@ class AnnotateWidget(QWidget):
         # the viewer outlives this form, and must not call it then
         self.destroyed.connect(forget)
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, *, chooses: bool) -> None:
         form = QFormLayout()
         form.addRow("image", self._layers.native)
         form.addRow("annotation", self._kind)
         form.addRow("SAM", self._sam)
+        for row in (0, 1):
+            form.setRowVisible(row, chooses)
         folder = QPushButton("Open a folder…")
         folder.setObjectName("open folder")
         folder.setToolTip("Annotate the images of a folder one after another")
@@ -128,6 +136,8 @@ class AnnotateWidget(QWidget):
         layout.addWidget(self.folder.panel, LIST_STRETCH)
         layout.addLayout(form)
         layout.addWidget(self._start)
+        for part in (folder, self._start):
+            part.setVisible(chooses)
         layout.addWidget(self._restore)
         help_text = Words()
         help_text.setText(
@@ -235,12 +245,13 @@ class AnnotateWidget(QWidget):
     def event(self, event: Any) -> bool:
         """Save what is drawn when the form is put away, and take no clicks then."""
         if event.type() == QEvent.Type.ParentChange:
-            self._take_clicks(self.parent() is not None)
+            self.take_clicks(self.parent() is not None)
         if event.type() in (QEvent.Type.ParentChange, QEvent.Type.Hide):
             self.folder.save_drawn()
         return bool(super().event(event))
 
-    def _take_clicks(self, whether: bool) -> None:
+    def take_clicks(self, whether: bool) -> None:
+        """Take clicks on the canvas, or no more."""
         callbacks, callback = self._viewer.mouse_drag_callbacks, self._on_mouse
         if whether and callback not in callbacks:
             callbacks.append(callback)

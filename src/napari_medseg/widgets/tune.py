@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ from napari_medseg.widgets._opening import segment_form
 from napari_medseg.widgets._paced import PacedProgress
 from napari_medseg.widgets._preferences import choose_sam, preferences
 from napari_medseg.widgets._preview import Preview
+from napari_medseg.widgets._reviewed_run import card_of
 from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
 from napari_medseg.widgets._suspects import SuspectLabels
@@ -198,6 +200,29 @@ class TuneWidget(QWidget):
         """Show settings in the form."""
         if self._settings is not None:
             self._settings.set_values(values)
+
+    def go_on_from(self, model: str) -> None:
+        """Ask for a training that goes on from a tuned model, where there is a way.
+
+        Parameters
+        ----------
+        model : str
+            A model file, or a name of the shelf.
+        """
+        card = card_of(model)
+        method = METHODS.get(card.kind) if card is not None else None
+        known = fields(config_class(method.config)) if method is not None else ()
+        if card is None or all(each.name != "start_from" for each in known):
+            self._tell(f"Tune cannot go on from {model}; it begins afresh.")
+            return
+        self._method.setCurrentIndex(self._method.findData(card.kind))
+        sam = self._sam.findData(card.base.get("name"))
+        if sam >= 0:
+            self._sam.setCurrentIndex(sam)
+        same = ("prompts", "encoder_prompts")
+        kept = {name: card.config[name] for name in same if name in card.config}
+        self.set_config({**kept, "start_from": model})
+        self._tell(f"Goes on from {model}.")
 
     def _on_method_changed(self) -> None:
         if self._settings is not None:
