@@ -79,7 +79,7 @@ class Case(NamedTuple):
 
 
 class Material(NamedTuple):
-    """A draw of a set: images by name, in a random order, and tests."""
+    """What a draw of a set consists of: images by name, and test images."""
 
     pool: dict[str, Any]
     kind: str

@@ -532,7 +532,7 @@ def test_return_opens_an_image(viewer: Any, qtbot: Any, folder: Path) -> None:
     form.wait_for("img2.tif")
 
 
-@pytest.mark.parametrize("name", ["Annotate", "Tune", "Segment", "Measure"])
+@pytest.mark.parametrize("name", ["Annotate", "Tune", "Segment", "Measure", "Review"])
 def test_napari_opens_the_forms_by_their_names(viewer: Any, name: str) -> None:
     _, widget = viewer.window.add_plugin_dock_widget("napari-medseg", name)
     assert widget._viewer is not None

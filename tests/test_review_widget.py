@@ -11,12 +11,16 @@ import tifffile
 from fake_engine import Sam
 from qtpy.QtWidgets import QApplication, QLabel, QPushButton
 
-from napari_medseg.batch.ledger import Recipe
+from napari_medseg._types import InputError
+from napari_medseg.batch.ledger import LedgerRow, Recipe
 from napari_medseg.batch.ledger_file import open_ledger
 from napari_medseg.batch.provenance import PROVENANCE
 from napari_medseg.io.images import read_annotation, write_labels
 from napari_medseg.io.pairs import read_pairs
+from napari_medseg.widgets._autosave import Keeper
 from napari_medseg.widgets._image_list import ImageList
+from napari_medseg.widgets._reviewed_folder import ReviewedFolder
+from napari_medseg.widgets._reviewed_run import Result, fitted
 from napari_medseg.widgets._training_folder import RECORD, TrainingFolder
 from napari_medseg.widgets.review import ReviewWidget
 from napari_medseg.widgets.tune import TuneWidget
@@ -44,8 +48,6 @@ def predicted(seed: int) -> np.ndarray:
 
 def write_run(root: Path, quality: dict[str, float | None]) -> Path:
     """Write what a run of Folders leaves: images, labels, a ledger."""
-    from napari_medseg.batch.ledger import LedgerRow
-
     out = root / "results"
     out.mkdir(parents=True)
     with open_ledger(out) as ledger:
@@ -204,7 +206,7 @@ def test_names_that_are_taken_are_never_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../outside", "a/b", "", 3])
 def test_a_record_that_leads_elsewhere_is_refused(tmp_path: Path, name: Any) -> None:
     (tmp_path / RECORD).write_text(json.dumps({"accepted": {"x": name}}))
-    with pytest.raises(Exception, match=RECORD):
+    with pytest.raises(InputError, match=RECORD):
         TrainingFolder(tmp_path).record()
 
 
@@ -253,3 +255,64 @@ def test_what_cannot_be_reviewed_gets_a_sentence(
     form.press("Annotate this next")
     assert "no annotated images" in form.told()
     assert not form.engine.jobs
+
+
+def test_masks_get_the_values_of_those_that_the_model_knows(tmp_path: Path) -> None:
+    write_image(tmp_path / "new" / "a.tif", 1)
+    write_labels(tmp_path / "results" / "a.tif", predicted(1))
+    training = TrainingFolder(tmp_path / "training")
+    result = Result(
+        "a", tmp_path / "new" / "a.tif", tmp_path / "results" / "a.tif", 0.5
+    )
+    folder = ReviewedFolder(
+        training.images,
+        training.masks,
+        Keeper(),
+        training,
+        (result,),
+        "dense",
+        values=(0, 255),
+    )
+    opened = folder.open(folder.listed()[0].entry)
+    labels = np.array(opened.file.labels)
+    with pytest.raises(InputError, match="Label 2 is no class"):
+        folder.save(opened, labels * 2, "dense", done=True)
+    assert folder.save(opened, labels, "dense", done=True)
+    written = read_annotation(training.masks / "a.tif").labels
+    np.testing.assert_array_equal(written, 255 * predicted(1))
+    again = folder.open(folder.listed()[0].entry)
+    np.testing.assert_array_equal(again.file.labels, predicted(1))
+
+
+def test_a_mask_that_another_program_wrote_is_not_written_over(tmp_path: Path) -> None:
+    write_image(tmp_path / "new" / "a.tif", 1)
+    write_labels(tmp_path / "results" / "a.tif", predicted(1))
+    training = TrainingFolder(tmp_path / "training")
+    result = Result(
+        "a", tmp_path / "new" / "a.tif", tmp_path / "results" / "a.tif", None
+    )
+    folder = ReviewedFolder(
+        training.images, training.masks, Keeper(), training, (result,), "dense"
+    )
+    opened = folder.open(folder.listed()[0].entry)
+    folder.save(opened, predicted(1), "dense", done=True)
+    write_labels(training.masks / "a.tif", predicted(9))
+    with pytest.raises(InputError, match="another program"):
+        folder.save(opened, predicted(5), "dense", done=True)
+
+
+def test_scribbles_are_not_joined(
+    viewer: Any, qtbot: Any, out: Path, tmp_path: Path
+) -> None:
+    training = write_training(tmp_path / "training")
+    (training / "masks" / "medseg.json").write_text('{"annotation": "sparse"}')
+    form = Form(viewer, qtbot, out, training)
+    assert "scribbles" in form.told()
+
+
+def test_classes_become_objects_and_objects_classes() -> None:
+    classes = np.array([[1, 0, 2], [1, 0, 0]])
+    np.testing.assert_array_equal(fitted(classes, "instances", objects=False), classes)
+    objects = np.array([[7, 0, 3]])
+    np.testing.assert_array_equal(fitted(objects, "dense", objects=True), [[1, 0, 1]])
+    np.testing.assert_array_equal(fitted(objects, "instances", objects=True), objects)

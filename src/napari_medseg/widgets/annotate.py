@@ -68,6 +68,8 @@ class AnnotateWidget(QWidget):
     ----------
     folder : FolderSession
         The folder that the user works through, if any.
+    keeper : Keeper
+        Keeps what is not saved.
     """
 
     # napari gives its viewer to what is annotated in this very spelling
@@ -98,7 +100,7 @@ class AnnotateWidget(QWidget):
         self._start.setToolTip("Have SAM look at the image, and open its annotation")
         self._start.clicked.connect(self._on_start_clicked)
         self._told = Words("told")
-        keeper = Keeper()
+        keeper = self.keeper = Keeper()
         self.folder = FolderSession(viewer, keeper, self.kind, self, panel)
         self.folder.opened.connect(self._on_opened)
         self.folder.closing.connect(self._on_closing)

@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg._types import InputError, MedsegError, Progress
-from napari_medseg.widgets._autosave import Keeper
 from napari_medseg.widgets._command import estimate_command
 from napari_medseg.widgets._copy_button import CopyButton
 from napari_medseg.widgets._folder_panel import REVIEWING, FolderPanel
@@ -75,12 +74,12 @@ class ReviewWidget(QWidget):
     ) -> None:
         super().__init__()
         self._engine = engine
-        self._keeper = Keeper()
         self._run: ReviewedRun | None = None
         self._shown: ReviewedFolder | None = None
         self._objects = False
         self._worst: list[Result] = []
         self._chosen: tuple[str, ...] = ()
+        self._asked: dict[str, str] = {}
         self._wants_next = False
         self._task: Task | None = None
         self._activity: Activity | None = None
@@ -204,7 +203,7 @@ class ReviewWidget(QWidget):
         self._shown = ReviewedFolder(
             there.images,
             there.masks,
-            self._keeper,
+            self.annotate.keeper,
             there,
             tuple(results),
             run.kind(there, objects=self._objects),
@@ -264,6 +263,7 @@ class ReviewWidget(QWidget):
         left = [each for each in run.results if str(each.source) not in record]
         if not left:
             raise InputError("All results are accepted; nothing is left to look at.")
+        self._asked = {each.source.name: each.name for each in left}
         names = Counter(each.source.name for each in left)
         twice = [name for name, count in names.items() if count > 1]
         if twice:
@@ -315,7 +315,7 @@ class ReviewWidget(QWidget):
         run = self._run
         if run is None:
             return
-        names = {each.source.name: each.name for each in run.results}
+        names = self._asked
         quality = {names[file]: row["dice"] for file, row in found["per_image"].items()}
         run = self._run = replace(run, results=judged(run.results, quality))
         # results are ranked also where no Dice can be predicted
