@@ -221,7 +221,9 @@ class _Decoder(nn.Module):
     def __init__(self, widths: Sequence[int], classes: int) -> None:
         super().__init__()
         pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
-        self.enlarge = nn.ModuleList(_convolution(lower, upper) for lower, upper in pairs)
+        self.enlarge = nn.ModuleList(
+            _convolution(lower, upper) for lower, upper in pairs
+        )
         self.levels = nn.ModuleList(_double(2 * upper, upper) for _, upper in pairs)
         self.head = nn.Conv2d(widths[0], classes, 1)
 
@@ -239,7 +241,9 @@ class _Decoder(nn.Module):
 
 def _double(entering: int, leaving: int) -> nn.Sequential:
     """Return two convolutions with normalisation and activation."""
-    return nn.Sequential(_convolution(entering, leaving), _convolution(leaving, leaving))
+    return nn.Sequential(
+        _convolution(entering, leaving), _convolution(leaving, leaving)
+    )
 
 
 def _convolution(entering: int, leaving: int) -> nn.Sequential:

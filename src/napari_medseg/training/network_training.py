@@ -100,5 +100,5 @@ class XnetTraining(NetworkTraining):
     network: ClassVar[str] = "xnet"
 
     width: int = setting(
-        16, "Channels of the first level of each U-Net (64 in the paper).", ge=4, le=64
+        16, "Channels of the first level of each U-Net (64 in the paper).", ge=8, le=64
     )
