@@ -29,7 +29,7 @@ from napari_medseg.training.settings import TrainingSettings
 from napari_medseg.training.splits import Split, split_images
 from napari_medseg.training.supervised import LossConfig, Supervised
 from napari_medseg.training.trainer import FitConfig, FitResult, fit
-from napari_medseg.training.unlabelled import NONE, Unlabelled
+from napari_medseg.training.unlabelled import MOST, NONE, Unlabelled
 from napari_medseg.training.views import (
     Example,
     FreshViews,
@@ -207,7 +207,9 @@ class Study(Generic[LearnerT, SettingsT]):
         for index, example in enumerate(self.others, len(self.examples)):
             yield Progress(index, total, f"embedding {example.name}")
             plain = plain_views(example, self.view_config)
-            self.other_windows += [self._prepared(view) for view in plain]
+            # evenly over a large image, so that time and memory have a bound
+            step = -(-len(plain) * len(self.others) // MOST)
+            self.other_windows += map(self._prepared, plain[:: max(1, step)])
         yield Progress(total, total, "embedded")
 
     def _take_time(self) -> None:

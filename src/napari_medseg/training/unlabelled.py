@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MOST = 256
 """Images, or slices of stacks, that are used; of more, so many are drawn."""
 
-MOST_BYTES = 2 * 1024**3
-"""Memory that they may take, at most."""
+MOST_BYTES = 1024**3 // 2
+"""Memory that they may take as they are read; prepared they take up to four times."""
 
 SMALLEST_SIDE = 8
 """Images with fewer rows or columns hold nothing to learn from."""
