@@ -13,11 +13,12 @@ from napari_medseg.models.med2d import DepthwiseConv, MedBlock
 from napari_medseg.models.networks import network_class
 from napari_medseg.models.prompts import trained_count
 from napari_medseg.models.registry import METHODS, NETWORKS
+from napari_medseg.models.wavelet import frequencies, haar
 
 if TYPE_CHECKING:
     from napari_medseg.models.networks import Network
 
-PARAMETERS = {"mamba": 2_169_403, "med2d": 2_073_177}
+PARAMETERS = {"mamba": 2_169_403, "med2d": 2_073_177, "xnet": 7_069_731}
 """Numbers of each network with three channels and one output."""
 
 
@@ -47,7 +48,9 @@ class TestContract:
         logits = network(images)
         wanted = (2, classes, reduced(64, network), reduced(96, network))
         assert logits.shape == wanted
-        (logits**2).mean().backward()
+        outputs = network.outputs(images)
+        assert {output.shape for output in outputs} == {wanted}
+        torch.stack([(output**2).mean() for output in outputs]).sum().backward()
         still = [
             key
             for key, item in network.named_parameters()
@@ -151,3 +154,44 @@ def test_the_gate_is_the_reduction_of_the_pooled_features() -> None:
         gate = block.reduce(pooled).sigmoid()
         wanted = block.shortcut(features) + gate * block.reduce(inside)
         torch.testing.assert_close(block(features), wanted)
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (5, 7), (1, 2)])
+def test_haar_wavelets_are_those_of_the_definition(shape: tuple[int, int]) -> None:
+    """By a loop over blocks; both bands give the image's blocks back."""
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, *shape)
+    found = haar(images)
+    rows, columns = (-(-length // 2) for length in shape)
+    assert found.low.shape == found.high.shape == (2, 3, rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            down = min(2 * row + 1, shape[0] - 1)
+            across = min(2 * column + 1, shape[1] - 1)
+            a = images[..., 2 * row, 2 * column]
+            b = images[..., 2 * row, across]
+            c = images[..., down, 2 * column]
+            d = images[..., down, across]
+            horizontal, vertical = (a + b - c - d) / 2, (a - b + c - d) / 2
+            diagonal = (a - b - c + d) / 2
+            place = (..., row, column)
+            torch.testing.assert_close(found.low[place], (a + b + c + d) / 2)
+            high = horizontal + vertical + diagonal
+            torch.testing.assert_close(found.high[place], high)
+            # the four bands give each pixel of the block back
+            torch.testing.assert_close((found.low[place] + high) / 2, a)
+
+
+def test_frequencies_are_mixed_as_published_and_flat_images_are_no_error() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(1, 2, 8, 8)
+    images[:, 1] = 3.0
+    low, high = (band[:, :1] for band in haar(images))
+    spread = [(band - band.min()) / (band.max() - band.min()) for band in (low, high)]
+    coarse, fine = (
+        functional.interpolate(band, size=(8, 8), mode="bilinear") for band in spread
+    )
+    found = frequencies(images)
+    torch.testing.assert_close(found.low[:, :1], coarse + 0.1 * fine)
+    torch.testing.assert_close(found.high[:, :1], fine + 0.9 * (coarse + 0.1 * fine))
+    assert not found.low[:, 1].any() and not found.high[:, 1].any()

@@ -108,6 +108,9 @@ class RunFile:
                 continue
             if Path(given_name).is_file():
                 values["config"][name] = str(Path(given_name).absolute())
+        others = values["config"].get("unlabelled")
+        if isinstance(others, str) and others:
+            values["config"]["unlabelled"] = str(Path(others).absolute())
         return cls(**values)
 
     def done(self, config: DataclassInstance) -> RunFile:

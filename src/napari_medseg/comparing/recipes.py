@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from napari_medseg.comparing.settings import CompareConfig
     from napari_medseg.io.pairs import Pairs
 
+WHERE_NAMED = ("xnet",)
+"""Methods that are tried only where they are asked for: they need so long that the
+others would have no time left."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -77,5 +81,6 @@ def recipes_for(pairs: Pairs, config: CompareConfig) -> tuple[Recipe, ...]:
     for name in config.recipes:
         if name not in fitting:
             raise unknown("recipe that fits these annotations", name, fitting)
-    wanted = config.recipes or tuple(fitting)
+    usual = tuple(name for name in fitting if name not in WHERE_NAMED)
+    wanted = config.recipes or usual
     return tuple(recipe for recipe in fitting.values() if recipe.name in wanted)

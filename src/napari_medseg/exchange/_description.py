@@ -43,6 +43,10 @@ CITATIONS = {
         "Cheng et al., Mamba-Sea, IEEE TMI 2025 (arXiv 2504.17515)",
         "10.1109/TMI.2025.3564765",
     ),
+    "xnet": (
+        "Zhou et al., XNet v2 (arXiv 2409.00947), as used by WT-BCP (arXiv 2504.14445)",
+        "10.48550/arXiv.2409.00947",
+    ),
 }
 """Text and DOI of what to cite: for what has a SAM underneath, and by kind."""
 

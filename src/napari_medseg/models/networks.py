@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from napari_medseg._types import ModelFileError
 from napari_medseg.models.registry import METHODS, NETWORKS, PARTS, unknown
@@ -67,6 +67,40 @@ class Network(nn.Module):
             In training mode.
         """
         raise NotImplementedError
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits of all outputs that are trained, that of use first.
+
+        Parameters
+        ----------
+        images : Tensor
+            As ``forward`` takes them.
+
+        Returns
+        -------
+        tuple of Tensor
+            Each as ``forward`` gives it; just that one where there are no others.
+        """
+        return (self(images),)
+
+
+def outputs_of(model: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
+    """Return the logits of all outputs that are trained, whatever the model is.
+
+    Parameters
+    ----------
+    model : Module
+        A `Network`, which may have several, or any other, which has one.
+    inputs : Tensor
+        What it takes.
+
+    Returns
+    -------
+    tuple of Tensor
+        ``(B, classes, h, w)`` each, ``float32``, that of use first.
+    """
+    found = model.outputs(inputs) if isinstance(model, Network) else (model(inputs),)
+    return tuple(logits.float() for logits in found)
 
 
 def network_class(name: str) -> type[Network]:

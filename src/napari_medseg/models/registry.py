@@ -417,6 +417,12 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
             description="Scans the image four ways; for images of several microscopes.",
             home=("napari_medseg.models.mamba", "VmUnet"),
         ),
+        "xnet": NetworkEntry(
+            name="xnet",
+            title="XNet-Plus",
+            description="Three U-Nets: the image, its coarse and its fine part.",
+            home=("napari_medseg.models.wavelet", "XNetPlus"),
+        ),
     }
 )
 """Every network that is trained whole, by name."""
@@ -473,6 +479,16 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             train=("napari_medseg.training.whole", "train_network"),
             network=("napari_medseg.models.networks", "from_model_file"),
             trains="mamba",
+        ),
+        "xnet": MethodEntry(
+            name="xnet",
+            title="Wavelet network (XNet-Plus)",
+            description="Trains three joined U-Nets from scratch on the images, their "
+            "coarse and their fine part; slow on a processor.",
+            config=("napari_medseg.training.network_training", "XnetTraining"),
+            train=("napari_medseg.training.whole", "train_network"),
+            network=("napari_medseg.models.networks", "from_model_file"),
+            trains="xnet",
         ),
     }
 )

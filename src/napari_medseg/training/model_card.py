@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,17 +52,22 @@ def card_of(
         Without anything that tells on which computer it was made.
     """
     plain = to_dict(study.replay)
-    # where it was computed is no part of the model
-    plain["device"] = "auto"
+    # where it was computed is no part of the model, and a path says who did
+    plain |= {"device": "auto", "unlabelled": Path(study.config.unlabelled).name}
     fields: dict[str, Any] = {"config": plain} | own
+    known: dict[str, Any] = {"images": len(study.pairs)}
+    shown = f"{title}, {len(study.pairs)} images"
+    if others := len(study.unlabelled):
+        known["unlabelled"] = {"images": others, "data": study.unlabelled.digest}
+        shown += f" and {others} without labels"
     return ModelCard(
         kind=kind,
-        title=f"{title}, {len(study.pairs)} images",
+        title=shown,
         classes=default_classes(study.pairs.classes),
         normalisation=to_dict(study.normalisation),
         provenance={
             "data": study.pairs.digest,
-            "images": len(study.pairs),
+            **known,
             "annotation": study.pairs.annotation_kind,
             "class_values": list(study.pairs.class_values),
             "seed": study.config.seed,

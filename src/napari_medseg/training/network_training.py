@@ -91,3 +91,14 @@ class Med2dObjects(Med2dTraining):
     border: float = setting(
         2.0, "Width of an object's border, in pixels of the input.", ge=0.5, le=20.0
     )
+
+
+@dataclass(frozen=True)
+class XnetTraining(NetworkTraining):
+    """XNet-Plus: U-Nets for an image, its coarse and its fine part, from scratch."""
+
+    network: ClassVar[str] = "xnet"
+
+    width: int = setting(
+        16, "Channels of the first level of each U-Net (64 in the paper).", ge=8, le=64
+    )

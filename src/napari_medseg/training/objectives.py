@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from napari_medseg._types import InputError
 from napari_medseg.training.domain import other_domains
 from napari_medseg.training.noisy import spatial_noise
+from napari_medseg.training.semi import mean_teacher
 from napari_medseg.training.study import supervised
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def objective_of(config: TrainingSettings) -> ObjectiveFactory:
         chosen["--label-noise"] = spatial_noise
     if config.domains != "none":
         chosen["--domains"] = other_domains
+    if config.unlabelled:
+        chosen["--unlabelled"] = mean_teacher
     if len(chosen) > 1:
         raise InputError(
             f"{' and '.join(chosen)} cannot be used together; choose one of them."

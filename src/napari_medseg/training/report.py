@@ -46,6 +46,8 @@ class TrainingReport:
     suspects : dict
         By image, the share of its labels that look wrong, largest first; empty where
         labels were not doubted.
+    unlabelled : int
+        Images without annotation that were learned from as well.
     """
 
     parameters: int
@@ -59,6 +61,7 @@ class TrainingReport:
     history: list[dict[str, float]] = field(default_factory=list)
     otsu: Summary | None = None
     suspects: dict[str, float] = field(default_factory=dict)
+    unlabelled: int = 0
 
     @property
     def compared(self) -> tuple[str, Summary] | None:
@@ -97,6 +100,7 @@ class TrainingReport:
             "otsu": self.otsu and round(self.otsu.dice, 4),
             "warnings": list(self.warnings),
             "suspects": self.suspects,
+            "unlabelled": self.unlabelled,
             "history": self.history,
         }
 

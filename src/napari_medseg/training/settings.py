@@ -41,6 +41,9 @@ class TrainingSettings:
         "apart, their names up to the first _ or their folders.",
         choices=("none", "prefix", "folder"),
     )
+    unlabelled: str = setting(
+        "", "Folder of images without annotation, to learn from as well."
+    )
     validate: int | None = setting(
         None, "Images held out to measure on; by default a quarter, or folds.", ge=0
     )
@@ -74,4 +77,4 @@ class TrainingSettings:
     @property
     def lasting(self) -> Self:
         """What a training must share with a checkpoint to go on from it."""
-        return replace(self, minutes=None, stop_at=(), device="auto")
+        return replace(self, minutes=None, stop_at=(), device="auto", unlabelled="")

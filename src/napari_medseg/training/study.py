@@ -29,6 +29,7 @@ from napari_medseg.training.settings import TrainingSettings
 from napari_medseg.training.splits import Split, split_images
 from napari_medseg.training.supervised import LossConfig, Supervised
 from napari_medseg.training.trainer import FitConfig, FitResult, fit
+from napari_medseg.training.unlabelled import MOST, NONE, Unlabelled
 from napari_medseg.training.views import (
     Example,
     FreshViews,
@@ -120,6 +121,8 @@ class Study(Generic[LearnerT, SettingsT]):
     objective : callable
         Gives how each part learns; asked once a part, after `prepare`, with the study
         and the indices of the images that the part is trained on.
+    unlabelled : Unlabelled
+        Images without annotation, for an objective that learns from them.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Study(Generic[LearnerT, SettingsT]):
         config: SettingsT,
         conduct: Conduct,
         objective: ObjectiveFactory = supervised,
+        unlabelled: Unlabelled = NONE,
     ) -> None:
         self.started = time.monotonic()
         self.learner = learner
@@ -155,6 +159,14 @@ class Study(Generic[LearnerT, SettingsT]):
         present = [frozenset(np.unique(item.target).tolist()) for item in self.examples]
         self.splits = split_images(present, config.validate, config.seed, config.folds)
         self.domains = pairs.domains(config.domains)
+        self.unlabelled = unlabelled
+        self.others = [
+            self._example_without(name, image, len(pairs) + index)
+            for index, (name, image) in enumerate(
+                zip(unlabelled.names, unlabelled.images, strict=True)
+            )
+        ]
+        self.other_windows: list[View] = []
         self.windows: list[list[View]] = []
         self.views: list[list[View]] = []
         self.watched: Example | None = None
@@ -177,14 +189,12 @@ class Study(Generic[LearnerT, SettingsT]):
     def prepare(self) -> Job[None]:
         """Make the windows of all images, and embed them, where that can be kept."""
         if self.conduct.watch is not None:
-            image = normalise(self.conduct.watch, self.normalisation)
-            blank = np.zeros(image.shape[1:], np.int32)
-            self.watched = Example("watched", image, blank)
+            self.watched = self._example_without("watched", self.conduct.watch, 0)
         if not self.learner.keeps_inputs:
             return
         count = self.learner.kept_views
         alone = self.splits[0].training if len(self.splits) == 1 else None
-        total = len(self.examples)
+        total = len(self.examples) + len(self.others)
         for index, example in enumerate(self.examples):
             yield Progress(index, total, f"embedding {example.name}")
             plain = plain_views(example, self.view_config)
@@ -194,6 +204,12 @@ class Study(Generic[LearnerT, SettingsT]):
             )
             self.windows.append([self._prepared(view) for view in plain])
             self.views.append([self._prepared(view) for view in changed])
+        for index, example in enumerate(self.others, len(self.examples)):
+            yield Progress(index, total, f"embedding {example.name}")
+            plain = plain_views(example, self.view_config)
+            # evenly over a large image, so that time and memory have a bound
+            step = -(-len(plain) * len(self.others) // MOST)
+            self.other_windows += map(self._prepared, plain[:: max(1, step)])
         yield Progress(total, total, "embedded")
 
     def _take_time(self) -> None:
@@ -207,6 +223,11 @@ class Study(Generic[LearnerT, SettingsT]):
         spent = (time.monotonic() - self.started) / 60.0
         steps = affordable_steps(self, config.minutes - spent)
         self.config = replace(config, steps=steps)
+
+    def _example_without(self, name: str, image: FloatArray, number: int) -> Example:
+        """Return an image without annotation as an example, all background."""
+        seen = normalise(image, self.normalisation)
+        return Example(name, seen, np.zeros(seen.shape[1:], np.int32), number)
 
     def _prepared(self, view: View) -> View:
         if not self.learner.keeps_inputs:
@@ -266,7 +287,8 @@ class Study(Generic[LearnerT, SettingsT]):
         folder = self.conduct.checkpoints
         if folder is None:
             return None
-        made = (self.config.lasting, self.learner.identity, self.pairs.digest)
+        data = self.pairs.digest + (self.unlabelled.digest if self.others else "")
+        made = (self.config.lasting, self.learner.identity, data)
         run = repr(made).encode()
         name = f"{hashlib.sha256(run).hexdigest()[:16]}-part{len(self.parts)}"
         return folder / f"{name}.safetensors"
@@ -417,6 +439,7 @@ class Study(Generic[LearnerT, SettingsT]):
             untuned=Summary.of(untuned),
             otsu=Summary.of(otsu),
             images=len(self.pairs),
+            unlabelled=len(self.unlabelled),
             history=[
                 {key: value for key, value in entry.items() if key != IMAGES}
                 for part in self.parts
@@ -424,7 +447,7 @@ class Study(Generic[LearnerT, SettingsT]):
             ],
         )
         warnings = warnings_of(report, tuned, self._absent_classes(), self.ended_early)
-        return replace(report, warnings=tuple(warnings))
+        return replace(report, warnings=(*warnings, *self.unlabelled.notes))
 
     def _absent_classes(self) -> list[int]:
         """Return the classes that no image trained on in the end shows."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from napari_medseg._config import check, setting
+from napari_medseg.models.networks import outputs_of
 from napari_medseg.training import losses
 
 if TYPE_CHECKING:
@@ -68,10 +71,12 @@ class Supervised:
     def step(
         self, model: nn.Module, batch: LabelledBatch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch and its parts."""
-        logits = model(batch.inputs).float()
-        entropy = losses.soft_cross_entropy(logits, batch.shares, batch.weight)
-        dice = losses.soft_dice(logits, batch.shares, batch.weight)
+        """Return the loss of a batch, over all outputs of the model, and its parts."""
+        found = outputs_of(model, batch.inputs)
+        target = batch.shares, batch.weight
+        entropy = torch.stack([losses.soft_cross_entropy(x, *target) for x in found])
+        dice = torch.stack([losses.soft_dice(logits, *target) for logits in found])
+        entropy, dice = entropy.sum(), dice.sum()
         loss = self.config.cross_entropy * entropy + self.config.dice * dice
         return loss, {"cross_entropy": entropy, "dice_loss": dice}
 

@@ -387,7 +387,7 @@ class _Run:
             )
         own = _part(tensors, "objective.")
         if _shapes(_part(tensors, "model.")) != _shapes(
-            _changing(self.model)
+            changing(self.model)
         ) or _shapes(own) != _shapes(_state(self.objective)):
             raise InputError(
                 f"{path} is the checkpoint of another model. Delete it to start again."
@@ -429,7 +429,7 @@ def learning_rate_factor(step: int, config: FitConfig) -> float:
     return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * along))
 
 
-def _changing(model: nn.Module) -> dict[str, Tensor]:
+def changing(model: nn.Module) -> dict[str, Tensor]:
     """Return what training changes: trained parameters, and buffers."""
     # a layer that stands in two places has two names
     parameters = model.named_parameters(remove_duplicate=False)
@@ -441,9 +441,7 @@ def _changing(model: nn.Module) -> dict[str, Tensor]:
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     """Copy what training changes."""
-    return {
-        name: item.detach().cpu().clone() for name, item in _changing(model).items()
-    }
+    return {name: item.detach().cpu().clone() for name, item in changing(model).items()}
 
 
 def _load_snapshot(model: nn.Module, snapshot: dict[str, Tensor]) -> None:

@@ -35,6 +35,7 @@ from napari_medseg.training.report import Trained
 from napari_medseg.training.snapshots import StateKeeper
 from napari_medseg.training.start import MAY_BE_KNOWN, Start, read_start
 from napari_medseg.training.study import Study, supervised
+from napari_medseg.training.unlabelled import NONE, Unlabelled, read_unlabelled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -210,6 +211,7 @@ def study_of(
     config: PromptTuning,
     conduct: Conduct = CONDUCT,
     objective: ObjectiveFactory = supervised,
+    unlabelled: Unlabelled = NONE,
 ) -> PromptStudy:
     """Return the study of a prompt tuning, ready to run."""
     parts = isinstance(goal, ObjectGoal)
@@ -219,14 +221,15 @@ def study_of(
         start = read_start(config.start_from, _method(parts=parts), backbone)
     adaptation = Prompts.of(config, background=parts, start=start)
     learner = AdaptedSam(backbone, adaptation, config.working_size, config.views)
-    return Study(learner, goal, config, conduct, objective)
+    return Study(learner, goal, config, conduct, objective, unlabelled)
 
 
 def _tune(goal: Goal, config: PromptTuning, conduct: Conduct) -> Job[Trained]:
     """Run a study and put model file and report together."""
     yield Progress(0, None, "loading SAM")
     keeper = StateKeeper(objective_of(config), config.snapshots)
-    study = study_of(goal, config, conduct, keeper)
+    others = yield from read_unlabelled(config.unlabelled, goal.pairs, config.seed)
+    study = study_of(goal, config, conduct, keeper, others)
     yield from study.run()
     suspects = yield from find_suspects(study)
     report = study.report().with_suspects(suspects)
@@ -260,7 +263,8 @@ def model_file_of(study: PromptStudy, report: TrainingReport) -> ModelFile:
     config = to_dict(study.replay)
     # where it was computed is no part of the model, and a path says who did
     config |= {"device": "auto", "sam": backbone.name}
-    config |= {"start_from": Path(study.config.start_from).name}
+    names = ("start_from", "unlabelled")
+    config |= {name: Path(getattr(study.config, name)).name for name in names}
     card = card_of(
         study,
         report,

@@ -19,6 +19,7 @@ from napari_medseg.training.noisy import find_suspects
 from napari_medseg.training.objectives import objective_of
 from napari_medseg.training.report import Trained
 from napari_medseg.training.study import Study, supervised
+from napari_medseg.training.unlabelled import NONE, Unlabelled, read_unlabelled
 
 if TYPE_CHECKING:
     from napari_medseg.io.pairs import Pairs
@@ -105,15 +106,19 @@ def study_of(
     config: NetworkTraining,
     conduct: Conduct = CONDUCT,
     objective: ObjectiveFactory = supervised,
+    unlabelled: Unlabelled = NONE,
 ) -> WholeStudy:
     """Return the study of a network, ready to run."""
-    return Study(WholeNetwork.of(config), goal, config, conduct, objective)
+    learner = WholeNetwork.of(config)
+    return Study(learner, goal, config, conduct, objective, unlabelled)
 
 
 def _train(goal: Goal, config: NetworkTraining, conduct: Conduct) -> Job[Trained]:
     """Run a study and put model file and report together."""
     yield Progress(0, None, "preparing the images")
-    study = study_of(goal, config, conduct, objective_of(config))
+    objective = objective_of(config)
+    others = yield from read_unlabelled(config.unlabelled, goal.pairs, config.seed)
+    study = study_of(goal, config, conduct, objective, others)
     yield from study.run()
     suspects = yield from find_suspects(study)
     report = study.report().with_suspects(suspects)
