@@ -17,6 +17,7 @@ from napari_medseg.training.contrastive import (
     contrast,
     fitting_stride,
     intra_image,
+    joined_windows,
     linked,
     same_group,
     same_instance,
@@ -119,6 +120,9 @@ def test_groups_have_the_other_view_and_no_gradient() -> None:
     alike = same_group(grid, torch.randint(0, 4, (3, 3, 3)))
     assert alike.dtype == torch.bool and torch.equal(alike, alike.T)
     assert all(alike[i, i + 3] for i in range(3)) and alike.sum(1).min() >= 2
+    assert joined_windows(same_instance(torch.zeros(3), 0.0)) == 0
+    everything = torch.ones(6, 6, dtype=torch.bool)
+    assert joined_windows(everything) == 2
 
 
 def test_same_instances_and_slices_at_one_height() -> None:
@@ -167,13 +171,28 @@ def test_views_are_in_range_and_follow_the_seed() -> None:
     assert not torch.equal(first.first, first.second)
 
 
+def bright(images: torch.Tensor) -> torch.Tensor:
+    """Return where images are brighter than half way between dark and bright."""
+    low, high = images.amin((1, 2, 3), True), images.amax((1, 2, 3), True)
+    return images > (low + high) / 2
+
+
 def test_only_the_moved_views_are_moved() -> None:
     torch.manual_seed(6)
     images = discs(8)
-    there = images > 0.5
     lit = relit(images)
-    assert ((lit > 0.5) == there).float().mean() > 0.98
-    assert ((moved(lit) > 0.5) == there).float().mean() < 0.98
+    assert (bright(lit) == bright(images)).float().mean() > 0.98
+    assert (bright(moved(lit)) == bright(images)).float().mean() < 0.98
+
+
+def test_changes_of_brightness_are_not_taken_back() -> None:
+    """Stretched to [0, 1], views would hardly differ, and all would be blurred."""
+    torch.manual_seed(7)
+    images = discs(40) + 0.05 * torch.rand(40, 2, 48, 48)
+    lit = relit(images)
+    assert lit.mean((1, 2, 3)).std() > 0.2 * lit.mean()
+    grain = (lit - functional.avg_pool2d(lit, 3, 1, 1)).std((1, 2, 3)) / lit.mean()
+    assert grain.max() > 1.3 * grain.min(), "some are blurred, and some are not"
 
 
 # --- superpixels

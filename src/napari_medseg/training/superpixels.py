@@ -113,8 +113,8 @@ class SuperpixelCache:
             return None
         path = self.folder / f"{key}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:
-                found: NDArray[Any] = file["superpixels"]
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                found: NDArray[Any] = kept["superpixels"]
             path.touch()
         except FileNotFoundError:
             return None
