@@ -58,27 +58,31 @@ class Plan:
         Draws.
     pretraining, steps : int
         Steps without labels, and with.
-    near : int
-        Side of a window in pretraining.
+    near, window : int
+        Side of a window in pretraining, and in training.
+    coarser : int
+        Pixels of the image per pixel of the input.
     test : int
         Test images.
     """
 
     sets: tuple[str, ...] = ("histo", "lungs")
     seeds: int = 3
-    pretraining: int = 300
-    steps: int = 200
-    near: int = 128
+    pretraining: int = 150
+    steps: int = 150
+    near: int = 64
+    window: int = 128
+    coarser: int = 2
     test: int = 16
 
 
 FULL = Plan()
 
-QUICK = Plan(("histo",), 1, 60, 60, 64, 8)
+QUICK = Plan(("histo",), 1, 20, 20, window=64, test=8)
 """What ``--quick`` does."""
 
-OBJECTS = {"histo": (1, 16), "fluo": (1, 12), "lungs": (2, 32)}
-"""Of each set: pixels of the image per pixel of the input, side of a superpixel."""
+SUPERPIXELS = {"histo": 16, "fluo": 12, "lungs": 32}
+"""Of each set: side of a superpixel in pixels of the image."""
 
 RESULTS = Path("benchmarks/results/contrastive.jsonl")
 
@@ -133,8 +137,8 @@ def trained(
         return facts | measure(better_otsu(pairs), test)
     config = Med2dTraining(
         steps=plan.steps,
-        window=128,
-        reduction=OBJECTS[name][0],
+        window=plan.window,
+        reduction=plan.coarser,
         validate=0,
         seed=seed,
         device="cpu",
@@ -162,12 +166,11 @@ def learned(
     images.mkdir()
     for path in pool:
         (images / path.name).symlink_to(path.absolute())
-    reduction, superpixel = OBJECTS[name]
     config = Pretraining(
         steps=plan.pretraining,
         window=plan.near,
-        reduction=reduction,
-        superpixel=superpixel,
+        reduction=plan.coarser,
+        superpixel=SUPERPIXELS[name] // plan.coarser,
         workers=1,
         seed=seed,
         device="cpu",
@@ -181,8 +184,9 @@ def learned(
 def table(
     out: Annotated[Path, typer.Option(help="Results of `run`.")] = RESULTS,
 ) -> None:
-    """Print the table of the documentation."""
+    """Print the table of the documentation, of the plan that was run last."""
     rows = read(out)
+    rows = [row for row in rows if row["plan"] == rows[-1]["plan"]]
     print(f"| set | labels | {' | '.join(ARMS)} | draws |")
     print("|---" * (len(ARMS) + 3) + "|")
     for name in dict.fromkeys(row["set"] for row in rows):
