@@ -62,8 +62,9 @@ class Pretrained:
         found = {name: tuple(item.shape) for name, item in self.file.tensors.items()}
         if shapes != found:
             raise InputError(
-                f"The weights in {self.name} are not those of this network; they were "
-                "made by another version. Pretrain again."
+                f"The weights in {self.name} are not those of this network: it has "
+                "another width, or they were made by another version. Choose the "
+                "width that is usual, or pretrain again."
             )
         with torch.no_grad():
             for name, item in wanted.items():
