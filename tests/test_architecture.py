@@ -83,7 +83,8 @@ QUICK = (
     "models.weights models._download models.everything_settings models.overlaps "
     "quality.__init__ quality.settings "
     "training.__init__ training.settings training.prompt_tuning "
-    "training.network_training engine cli widgets"
+    "training.network_training training.superpixels training.pretraining_settings "
+    "engine cli widgets"
 ).split()
 """Importing these imports no torch: rooms, or single modules of a room."""
 

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from napari_medseg._types import LabelClass, ModelFileError, default_classes
-from napari_medseg.io import model_file
+from napari_medseg.io import _tensor_file, model_file
 from napari_medseg.io._card_schema import canonical
 from napari_medseg.io.model_file import ModelCard, ModelFile, load, read_card, save
 
@@ -294,7 +294,7 @@ def test_numbers_that_are_not_finite_are_refused(
     tuned: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(model_file, "_storable", lambda _name, value, _path: value)
+        patch.setattr(model_file, "storable", lambda _name, value, _path: value)
         broken = ModelFile(CARD, {"a": np.array([np.nan], np.float32)})
         path = save(tmp_path / "a.medseg", broken)
     with pytest.raises(ModelFileError, match="not finite"):
@@ -346,7 +346,8 @@ def test_absurd_sizes_are_refused(
     path = save(tmp_path / "a.medseg", tuned)
     for limit in ("MAX_FILE", "MAX_HEADER", "MAX_TENSORS"):
         with monkeypatch.context() as patch:
-            patch.setattr(model_file, limit, 0)
+            for module in (model_file, _tensor_file):
+                patch.setattr(module, limit, 0, raising=False)
             with pytest.raises(ModelFileError):
                 load(path)
             with pytest.raises(ModelFileError, match="too large"):

@@ -97,6 +97,27 @@ class TestContract:
             if item.grad is not None
         )
 
+    def test_the_encoder_has_features_at_several_strides(self, name: str) -> None:
+        """All of what it is named to be made of, and nothing else, makes them."""
+        network = built(name)
+        if not network.encoder:
+            pytest.skip("cannot be pretrained")
+        features = network.features(torch.randn(2, 3, 64, 96))
+        strides = list(features)
+        assert strides == sorted(strides) and len(strides) > 1
+        for stride, found in features.items():
+            assert found.shape[::2] == (2, 64 // stride)
+            assert found.shape[3] == 96 // stride
+        sum((found**2).mean() for found in features.values()).backward()  # type: ignore[union-attr]
+        reached = {
+            key for key, item in network.named_parameters() if item.grad is not None
+        }
+        assert reached == {
+            key
+            for key, _ in network.named_parameters()
+            if key.split(".")[0] in network.encoder
+        }
+
     def test_one_image_does_not_see_the_others(self, name: str) -> None:
         """In use, what a window gives does not depend on the batch it is in."""
         network = built(name).eval()

@@ -10,6 +10,7 @@ from napari_medseg.cli import models, run
 from napari_medseg.cli.compare import compare
 from napari_medseg.cli.estimate import estimate
 from napari_medseg.cli.measure import measure
+from napari_medseg.cli.pretrain import pretrain
 from napari_medseg.cli.prompt import prompt
 from napari_medseg.cli.segment import segment
 
@@ -29,6 +30,7 @@ app.command()(measure)
 app.command()(run.evaluate)
 app.command()(estimate)
 app.command()(compare)
+app.command()(pretrain)
 app.add_typer(models.app, name="models")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Annotation = Literal["auto", "dense", "sparse", "instances"]
+
+_FILES: Mapping[str, Mapping[str, Any]] = {
+    "sam": SAMS,
+    "start_from": SPECIALISTS,
+    "pretrained": {},
+}
+"""Settings that name a file, with what else they may name."""
 
 FORMAT = 1
 """Version of the format."""
@@ -102,7 +109,7 @@ class RunFile:
 
         as_annotation(values.get("annotation", "auto"))
         values["config"] = {**values.get("config", {}), **settings}
-        for name, known in (("sam", SAMS), ("start_from", SPECIALISTS)):
+        for name, known in _FILES.items():
             given_name = values["config"].get(name)
             if not isinstance(given_name, str) or given_name in known:
                 continue
@@ -125,7 +132,40 @@ class RunFile:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a run file, and refuse what is none."""
+    """Read a run file of a training, and refuse what is none."""
+    values = read_yaml(path)
+    known = {item.name for item in fields(RunFile)}
+    if not values.keys() <= known or not isinstance(values.get("config", {}), dict):
+        raise InputError(
+            f"{path} is not a run file. `napari-medseg train` writes one beside each "
+            "model file."
+        )
+    check_values(values, ("images", "masks", "method", "annotation", "date"), path)
+    if not isinstance(values.get("ignore"), int | None):
+        raise InputError(
+            f"{path}: ignore is {values['ignore']!r}, which is no whole number."
+        )
+    return values
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of named values.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict
+        What stands in it.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -134,25 +174,32 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} cannot be read as a run file, which is YAML: {error}"
         ) from error
-    known = {item.name for item in fields(RunFile)}
-    if (
-        not isinstance(values, dict)
-        or not values.keys() <= known
-        or not isinstance(values.get("config", {}), dict)
-    ):
-        raise InputError(
-            f"{path} is not a run file. `napari-medseg train` writes one beside each "
-            "model file."
-        )
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is not a run file, which is a list of named values.")
+    return values
+
+
+def check_values(values: Mapping[str, Any], texts: tuple[str, ...], path: Path) -> None:
+    """Refuse a run file of a later version, or with values that are no text.
+
+    Parameters
+    ----------
+    values : mapping
+        What stands in it.
+    texts : tuple of str
+        Names of what must be text.
+    path : Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        It cannot be used.
+    """
     if values.get("format", FORMAT) != FORMAT:
         raise InputError(
             f"{path} was written by a later version; update napari-medseg to use it."
         )
-    for name in ("images", "masks", "method", "annotation", "date"):
+    for name in texts:
         if not isinstance(values.get(name, ""), str):
             raise InputError(f"{path}: {name} is {values[name]!r}, which is no text.")
-    if not isinstance(values.get("ignore"), int | None):
-        raise InputError(
-            f"{path}: ignore is {values['ignore']!r}, which is no whole number."
-        )
-    return cast("dict[str, Any]", values)

@@ -8,21 +8,29 @@ viewer's process reads cards too.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import struct
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
 
 from napari_medseg._types import LabelClass, ModelFileError
-from napari_medseg.io._card_schema import canonical, check_card, parse, plain
-from napari_medseg.io.atomic import atomic_path
+from napari_medseg.io._card_schema import check_card, parse, plain
+from napari_medseg.io._tensor_file import (
+    DIGEST,
+    MAX_FILE,
+    MAX_HEADER,
+    card_text,
+    check_digest,
+    check_finite,
+    content_digest,
+    header_of,
+    read,
+    storable,
+    tensors_of,
+    write,
+)
 
 if TYPE_CHECKING:
     import os
@@ -33,32 +41,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 """Version of the format that this program writes; it reads this and older ones."""
 
-MAX_HEADER = 1_000_000
-"""Longest header in bytes; a real one has a few thousand."""
-
-MAX_FILE = 2_000_000_000
-"""Longest model file in bytes."""
-
-MAX_TENSORS = 10_000
-"""Most tensors in a model file."""
-
-_DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "<i1",
-    "U64": "<u8",
-    "U32": "<u4",
-    "U16": "<u2",
-    "U8": "<u1",
-    "BOOL": "|b1",
-}
-"""Data types of safetensors that a model file may hold, as numpy names them."""
-
-_DIGEST = "digest"
+_CARD = "card"
+"""Key of the card in the header's metadata."""
 
 _STATES = "states/"
 """Beginning of the names of tensors that hold earlier states, one behind the other."""
@@ -153,26 +137,11 @@ def save(path: str | os.PathLike[str], model_file: ModelFile) -> Path:
     """
     path = Path(path)
     tensors = {
-        name: _storable(name, model_file.tensors[name], path)
+        name: storable(name, model_file.tensors[name], path)
         for name in sorted(model_file.tensors)
     }
     card = _card_to_json(model_file.card, path)
-    card[_DIGEST] = _digest(card, tensors)
-    text = canonical(card).decode()
-    data = safetensors.numpy.save(tensors, metadata={"card": text})
-    (header,) = struct.unpack("<Q", data[:8])
-    if header > MAX_HEADER or len(data) > MAX_FILE or len(tensors) > MAX_TENSORS:
-        raise ModelFileError(
-            f"{path} would be too large for a model file: {len(tensors):,} tensors, "
-            f"{header:,} bytes of header, {len(data):,} bytes in all."
-        )
-    try:
-        with atomic_path(path) as temporary:
-            Path(temporary).write_bytes(data)
-    except OSError as error:
-        raise ModelFileError(
-            f"{path} cannot be written: {error.strerror or error}."
-        ) from error
+    write(path, _CARD, card, tensors)
     return path
 
 
@@ -196,17 +165,12 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
         of this program; the message says which.
     """
     path = Path(path)
-    data = _read(path, MAX_FILE)
-    header = _header(data, path)
+    data = read(path, MAX_FILE)
+    header = header_of(data, path)
     card = _card_of(header, path)
-    tensors = _tensors_of(data, header, path)
-    _check_digest(card, tensors, path)
-    for name, tensor in tensors.items():
-        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-            raise ModelFileError(
-                f"{path}: the tensor {name!r} holds numbers that are not finite; the "
-                "model cannot work. Train it again."
-            )
+    tensors = tensors_of(data, header, path)
+    check_digest(card, tensors, path)
+    check_finite(tensors, path)
     return ModelFile(_card_from_json(card), tensors)
 
 
@@ -229,70 +193,18 @@ def read_card(path: str | os.PathLike[str]) -> ModelCard:
         As for `load`, as far as the header goes.
     """
     path = Path(path)
-    data = _read(path, MAX_HEADER + 8)
-    return _card_from_json(_card_of(_header(data, path), path))
-
-
-def _read(path: Path, limit: int) -> bytes:
-    """Return the first ``limit`` bytes of a file that is not absurdly long."""
-    try:
-        if path.exists() and not path.is_file():
-            raise ModelFileError(f"{path} is not a file, so it is no model file.")
-        length = path.stat().st_size
-        if length > MAX_FILE:
-            raise ModelFileError(
-                f"{path} is {length / 1e9:.1f} GB long, more than any model file "
-                f"({MAX_FILE / 1e9:.0f} GB)."
-            )
-        with path.open("rb") as file:
-            data = file.read(limit)
-    except FileNotFoundError:
-        raise ModelFileError(f"{path} does not exist.") from None
-    except OSError as error:
-        raise ModelFileError(
-            f"{path} cannot be read: {error.strerror or error}."
-        ) from error
-    if not data:
-        raise ModelFileError(f"{path} is empty (0 bytes); copy or download it again.")
-    return data
-
-
-def _header(data: bytes, path: Path) -> dict[str, Any]:
-    """Return the header of a safetensors file as a checked dict."""
-    length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else -1
-    if not data[8:9] == b"{":
-        raise ModelFileError(
-            f"{path} is not a model file (.medseg), or only the start of one."
-        )
-    if length > MAX_HEADER:
-        raise ModelFileError(
-            f"{path} is not a model file: its header says {length:,} bytes, and "
-            f"{MAX_HEADER:,} are the most."
-        )
-    if len(data) < 8 + length:
-        raise ModelFileError(f"{path} is cut off; copy or download it again.")
-    header = parse(data[8 : 8 + length], f"{path}: the header")
-    if len(header) - 1 > MAX_TENSORS:
-        raise ModelFileError(
-            f"{path} says that it holds {len(header) - 1:,} tensors; {MAX_TENSORS:,} "
-            "are the most."
-        )
-    return header
+    data = read(path, MAX_HEADER + 8)
+    return _card_from_json(_card_of(header_of(data, path), path))
 
 
 def _card_of(header: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the card in a header as JSON, checked against the schema."""
-    metadata = header.get("__metadata__")
-    text = metadata.get("card") if isinstance(metadata, dict) else None
-    if not isinstance(text, str):
+    raw = card_text(header, _CARD, path)
+    if raw is None:
         raise ModelFileError(
             f"{path} has no card: it is a safetensors file, but not a model file "
             "(.medseg)."
         )
-    try:
-        raw = text.encode()
-    except UnicodeEncodeError as error:
-        raise ModelFileError(f"{path}: the card is damaged ({error}).") from error
     card = parse(raw, f"{path}: the card")
     version = card.get("version")
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -300,54 +212,12 @@ def _card_of(header: Mapping[str, Any], path: Path) -> dict[str, Any]:
             f"{path} was made by a later version of napari-medseg (format {version}; "
             f"this one reads {FORMAT_VERSION}); update napari-medseg."
         )
-    digest = card.pop(_DIGEST, None)
+    digest = card.pop(DIGEST, None)
     check_card(card, str(path))
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise ModelFileError(f"{path}: the card has no digest of the model.")
-    card[_DIGEST] = digest
+    card[DIGEST] = digest
     return card
-
-
-def _tensors_of(
-    data: bytes, header: Mapping[str, Any], path: Path
-) -> dict[str, NDArray[Any]]:
-    """Return the tensors by name, after safetensors checked their offsets."""
-    for name, entry in header.items():
-        dtype = entry.get("dtype") if isinstance(entry, dict) else None
-        if name != "__metadata__" and str(dtype) not in _DTYPES:
-            raise ModelFileError(
-                f"{path}: the tensor {name!r} is of a type ({dtype}) that a model "
-                "file cannot hold."
-            )
-    try:
-        # checks that the offsets tile the file exactly and fit the shapes
-        tensors: dict[str, NDArray[Any]] = safetensors.numpy.load(data)
-    except (SafetensorError, ValueError, OverflowError, KeyError) as error:
-        raise ModelFileError(
-            f"{path} is damaged or cut off ({error}); copy or download it again."
-        ) from error
-    # copied, as views of the file would be read-only and keep all of it in memory
-    return {name: tensors[name].copy() for name in sorted(tensors)}
-
-
-def _storable(name: object, value: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Return a tensor as safetensors needs it: contiguous, little-endian, finite."""
-    if not isinstance(name, str) or not name or name == "__metadata__":
-        raise ModelFileError(f"{path}: {name!r} cannot be the name of a tensor.")
-    # not ascontiguousarray, which would turn a single number into a list of one
-    array = np.asarray(value, order="C")
-    if array.dtype.newbyteorder("<").str not in _DTYPES.values():
-        raise ModelFileError(
-            f"{path}: the tensor {name!r} is of type {array.dtype}, which a model "
-            "file cannot hold."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ModelFileError(
-            f"{path} was not written: the tensor {name!r} holds numbers that are not "
-            "finite, so the training went wrong. Train again with a lower learning "
-            "rate."
-        )
-    return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def with_states(
@@ -423,10 +293,10 @@ def digest(model_file: ModelFile) -> str:
     nowhere = Path("model")
     card = _card_to_json(model_file.card, nowhere)
     tensors = {
-        name: _storable(name, value, nowhere)
+        name: storable(name, value, nowhere)
         for name, value in model_file.tensors.items()
     }
-    return _digest(card, tensors)
+    return content_digest(card, tensors)
 
 
 def _card_to_json(card: ModelCard, path: Path) -> dict[str, Any]:
@@ -447,31 +317,8 @@ def _card_to_json(card: ModelCard, path: Path) -> dict[str, Any]:
 
 def _card_from_json(values: Mapping[str, Any]) -> ModelCard:
     """Return the card of checked JSON values."""
-    known = {name: value for name, value in values.items() if name != _DIGEST}
+    known = {name: value for name, value in values.items() if name != DIGEST}
     known["classes"] = tuple(
         LabelClass(entry["name"], entry["colour"]) for entry in values["classes"]
     )
     return ModelCard(**known)
-
-
-def _digest(card: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Return the SHA-256 over a card without its digest and over all tensors."""
-    digest = hashlib.sha256()
-    digest.update(canonical({k: v for k, v in card.items() if k != _DIGEST}))
-    for name in sorted(tensors):
-        array = tensors[name]
-        head = [name, array.dtype.newbyteorder("<").str, list(array.shape)]
-        digest.update(b"\n" + json.dumps(head).encode() + b"\n")
-        digest.update(np.ascontiguousarray(array).reshape(-1).data.cast("B"))
-    return digest.hexdigest()
-
-
-def _check_digest(
-    card: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], path: Path
-) -> None:
-    """Refuse a file whose content is not what was saved."""
-    if _digest(card, tensors) != card[_DIGEST]:
-        raise ModelFileError(
-            f"{path} was changed after it was saved, or damaged on the way; copy or "
-            "download it again."
-        )

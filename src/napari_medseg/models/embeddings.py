@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from napari_medseg.io.atomic import atomic_path
+from napari_medseg.io.disk_room import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,16 +124,4 @@ class EmbeddingCache:
         with suppress(OSError, SafetensorError):
             with atomic_path(self.folder / f"{key}.safetensors") as path:
                 save_file({"embedding": embedding.contiguous()}, path)
-            self._make_room(self.folder)
-
-    def _make_room(self, folder: Path) -> None:
-        """Remove the files unused for longest, but never the newest."""
-        files = sorted(
-            folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime
-        )
-        total = sum(path.stat().st_size for path in files)
-        for path in files[:-1]:
-            if total <= self.disk_bytes:
-                break
-            total -= path.stat().st_size
-            path.unlink(missing_ok=True)
+            make_room(self.folder, "*.safetensors", self.disk_bytes)

@@ -56,6 +56,7 @@ class VmUnet(Network):
     """
 
     settings: ClassVar[tuple[str, ...]] = ("width", "style")
+    encoder: ClassVar[tuple[str, ...]] = ("embed", "norm", "down", "merges")
 
     def __init__(
         self, in_channels: int, classes: int, width: int = 24, style: float = 0.75
@@ -85,6 +86,26 @@ class VmUnet(Network):
         """Return the network with fresh weights; see `Network.build`."""
         return cls(in_channels, classes, **settings)
 
+    def features(self, images: Tensor) -> dict[int, Tensor]:
+        """Return what leaves each stage; see `Network.features`."""
+        _, left = self._encoded(images)
+        return {
+            PATCH << index: tokens.permute(0, 3, 1, 2)
+            for index, tokens in enumerate(left)
+        }
+
+    def _encoded(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the tokens ``(B, h, w, C)`` that enter and leave each stage."""
+        tokens = self.norm(self.embed(images).permute(0, 2, 3, 1))
+        entered: list[Tensor] = []
+        left: list[Tensor] = []
+        for index, stage in enumerate(self.down):
+            entered.append(tokens)
+            left.append(stage(tokens))
+            if index < len(self.merges):
+                tokens = self.merges[index](left[-1])
+        return entered, left
+
     def forward(self, images: Tensor) -> Tensor:
         """Segment windows.
 
@@ -102,13 +123,9 @@ class VmUnet(Network):
         multiple = PATCH << (len(DEPTHS) - 1)
         margin = (0, -width % multiple, 0, -height % multiple)
         padded = functional.pad(images, margin, mode="replicate")
-        tokens = self.norm(self.embed(padded).permute(0, 2, 3, 1))
-        kept: list[Tensor] = []
-        for index, stage in enumerate(self.down):
-            kept.append(tokens)  # as VM-UNet has it: what enters a stage
-            tokens = stage(tokens)
-            if index < len(self.merges):
-                tokens = self.merges[index](tokens)
+        # as VM-UNet has it: what enters a stage goes to the decoder
+        kept, left = self._encoded(padded)
+        tokens = left[-1]
         for index, stage in enumerate(self.up):
             if index:
                 tokens = self.expands[index - 1](tokens) + kept[-1 - index]

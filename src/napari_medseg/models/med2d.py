@@ -59,6 +59,7 @@ class Med2dSegNet(Network):
     """
 
     restyled: ClassVar[tuple[str, ...]] = ("stages.0", "stages.1")
+    encoder: ClassVar[tuple[str, ...]] = ("stem", "stages")
 
     def __init__(
         self,
@@ -93,6 +94,17 @@ class Med2dSegNet(Network):
         """Return the network with fresh weights; see `Network.build`."""
         return cls(in_channels, classes)
 
+    def features(self, images: Tensor) -> dict[int, Tensor]:
+        """Return the features of each stage; see `Network.features`."""
+        found = self.stem(images.contiguous(memory_format=torch.channels_last))
+        kept: dict[int, Tensor] = {}
+        for index, stage in enumerate(self.stages):
+            if kept:
+                found = functional.max_pool2d(found, 2)
+            found = stage(found)
+            kept[2 ** (index + 1)] = found
+        return kept
+
     def forward(self, images: Tensor) -> Tensor:
         """Segment windows.
 
@@ -106,14 +118,8 @@ class Med2dSegNet(Network):
         Tensor
             ``(B, classes, H, W)``, logits.
         """
-        found = self.stem(images.contiguous(memory_format=torch.channels_last))
-        kept: list[Tensor] = []
-        for stage in self.stages:
-            if kept:
-                found = functional.max_pool2d(found, 2)
-            found = stage(found)
-            kept.append(found)
-        kept.pop()
+        kept = list(self.features(images).values())
+        found = kept.pop()
         for joint in self.joints:
             beside = kept.pop()
             found = joint(torch.cat([_enlarge(found, beside), beside], dim=1))

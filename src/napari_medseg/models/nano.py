@@ -139,14 +139,32 @@ class NanoEncoder(nn.Module):
         Tensor
             ``(B, 256, H / 8, W / 8)``.
         """
-        fine = self.fine(self.stem(x))
+        return self.features(x)[STRIDE]
+
+    def features(self, images: Tensor) -> dict[int, Tensor]:
+        """Return what the encoder says of images, finer and coarser.
+
+        Parameters
+        ----------
+        images : Tensor
+            As for `forward`.
+
+        Returns
+        -------
+        dict of int to Tensor
+            By stride, the finest first: ``(B, C, H / stride, W / stride)``; at stride
+            8 the embedding.
+        """
+        fine = self.fine(self.stem(images))
         middle = self.middle(fine)
         tokens = self.coarse(middle).permute(0, 2, 3, 1)
         for block in self.blocks:
             tokens = vit.through(block, tokens)
-        coarse = self.from_coarse(tokens.permute(0, 3, 1, 2))
+        tokens = tokens.permute(0, 3, 1, 2)
+        coarse = self.from_coarse(tokens)
         coarse = functional.interpolate(coarse, scale_factor=2.0, mode="nearest")
-        return self.neck(coarse + self.from_middle(middle) + self.from_fine(fine))  # type: ignore[no-any-return]
+        merged = coarse + self.from_middle(middle) + self.from_fine(fine)
+        return {4: fine, STRIDE: self.neck(merged), 16: tokens}
 
 
 def _stage(channels: int, depth: int) -> nn.Sequential:

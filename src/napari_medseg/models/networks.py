@@ -19,6 +19,8 @@ from napari_medseg.models.registry import METHODS, NETWORKS, PARTS, unknown
 if TYPE_CHECKING:
     from typing import Self
 
+    from torch import Tensor
+
     from napari_medseg.io.model_file import ModelFile
 
 
@@ -41,12 +43,32 @@ class Network(nn.Module):
     restyled : tuple of str
         Modules whose outputs ``(B, C, H, W)`` may get another style in training for
         other domains; none where the network does that itself.
+    encoder : tuple of str
+        Names of the parts that give `features`; what is pretrained without labels is
+        they alone. Empty for a network that cannot be pretrained.
     """
 
     shrink: ClassVar[int] = 1
     smallest: ClassVar[int] = 32
     settings: ClassVar[tuple[str, ...]] = ()
     restyled: ClassVar[tuple[str, ...]] = ()
+    encoder: ClassVar[tuple[str, ...]] = ()
+
+    def features(self, images: Tensor) -> dict[int, Tensor]:
+        """Return what the encoder says of windows, finer and coarser.
+
+        Parameters
+        ----------
+        images : Tensor
+            ``(B, in_channels, H, W)``, standardised.
+
+        Returns
+        -------
+        dict of int to Tensor
+            By stride, the finest first: ``(B, C, H / stride, W / stride)``, for H and
+            W that the coarsest stride divides.
+        """
+        raise NotImplementedError
 
     @classmethod
     def build(cls, in_channels: int, classes: int, **settings: Any) -> Self:

@@ -12,6 +12,7 @@ from napari_medseg.models.framing import Framing
 from napari_medseg.models.networks import network_class
 from napari_medseg.models.prompts import PromptedDecoder, PromptedSam
 from napari_medseg.models.sam import stride_of
+from napari_medseg.training.pretrained import read_pretrained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from napari_medseg.models.backbone import Backbone
     from napari_medseg.models.networks import Network
     from napari_medseg.training.network_training import NetworkTraining
+    from napari_medseg.training.pretrained import Pretrained
 
 VIEWS = {"nano": 3}
 """Changed views an image, by kind of SAM; larger ones take seconds to embed one."""
@@ -196,7 +198,7 @@ class AdaptedSam:
 
 @dataclass(frozen=True)
 class WholeNetwork:
-    """A network of which all is trained, from scratch.
+    """A network of which all is trained, from scratch or from a pretrained encoder.
 
     Attributes
     ----------
@@ -204,22 +206,29 @@ class WholeNetwork:
         Its class.
     config : NetworkTraining
         Windows, changes, and what shapes the network.
+    pretrained : Pretrained, optional
+        An encoder to begin with.
     """
 
     network: type[Network]
     config: NetworkTraining
+    pretrained: Pretrained | None = None
     keeps_inputs: ClassVar[bool] = False
     kept_views: ClassVar[int] = 0
 
     @classmethod
     def of(cls, config: NetworkTraining) -> WholeNetwork:
         """Return the network that a config is for."""
-        return cls(network_class(config.network), config)
+        network = network_class(config.network)
+        if not config.pretrained:
+            return cls(network, config)
+        return cls(network, config, read_pretrained(config.pretrained, config.network))
 
     @property
     def identity(self) -> str:
-        """The class; the settings are those of the study."""
-        return self.network.__qualname__
+        """The class and what it begins with; the settings are those of the study."""
+        begun = f" from {self.pretrained.digest}" if self.pretrained else ""
+        return f"{self.network.__qualname__}{begun}"
 
     @property
     def shrink(self) -> int:
@@ -251,7 +260,10 @@ class WholeNetwork:
         shape = {name: getattr(self.config, name) for name in self.network.settings}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator.initial_seed())
-            return self.network.build(channels, classes, **shape)
+            network = self.network.build(channels, classes, **shape)
+        if self.pretrained is not None:
+            self.pretrained.fill(network, channels)
+        return network
 
     def untuned(self, classes: int) -> nn.Module | None:
         """Return None: before training it knows nothing."""

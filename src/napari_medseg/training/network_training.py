@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from napari_medseg._config import setting
 from napari_medseg.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,21 @@ class NetworkTraining(TrainingSettings):
         "Changes of a window: turns, magnification and brightness, turns alone, none.",
         choices=("all", "turns", "none"),
     )
+    pretrained: str = setting(
+        "",
+        "A file of weights to begin with, from images without labels; the command "
+        "pretrain writes it.",
+    )
 
     @property
     def usual_rate(self) -> float:
         """The learning rate where none is given."""
         return 0.002
+
+    @property
+    def lasting(self) -> Self:
+        """As of any method; pretrained weights are told by their digest."""
+        return replace(super().lasting, pretrained="")
 
 
 @dataclass(frozen=True)
