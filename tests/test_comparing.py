@@ -62,7 +62,7 @@ def test_what_fits_is_tried() -> None:
     classes = [each.name for each in recipes_for(pairs(3, "dense"), CompareConfig())]
     assert {"otsu", "nuclei-fluo", "nano", "ptsam", "ptsam-objects"} <= set(numbered)
     # two classes are no business of thresholds and of models for one kind of object
-    assert classes == ["ptsam", "med2d", "mamba", "ptsam-encoder"]
+    assert classes == ["ptsam", "med2d", "ptsam-encoder"]
     named = recipes_for(pairs(3, "dense"), CompareConfig(recipes=("xnet",)))
     assert [each.name for each in named] == ["xnet"]
 
