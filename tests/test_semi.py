@@ -343,13 +343,19 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     tifffile.imwrite(
         tmp_path / "more" / "two.tif",
         np.random.rand(2, 20, 20).astype(np.float32),
+        photometric="minisblack",
         metadata={"axes": "CYX"},
     )
     tifffile.imwrite(
         tmp_path / "more" / "im3_mask.tif", picture(3).annotation.astype(np.uint8)
     )
     stack = np.random.rand(3, 20, 20).astype(np.float32)
-    tifffile.imwrite(tmp_path / "more" / "stack.tif", stack, metadata={"axes": "ZYX"})
+    tifffile.imwrite(
+        tmp_path / "more" / "stack.tif",
+        stack,
+        photometric="minisblack",
+        metadata={"axes": "ZYX"},
+    )
     found = finish(read_unlabelled(folder, pairs(2), 0))
     assert sorted(found.names) == ["im2.tif", "im3.tif", *["stack.tif"] * 3]
     (note,) = found.notes
@@ -383,6 +389,28 @@ def test_of_many_some_are_drawn(
     )
     assert len(first) == 3
     assert first.digest == again.digest != other.digest
+
+
+def test_an_image_beyond_the_memory_left_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_medseg.training.unlabelled.MOST_BYTES", 1 << 16)
+    folder = folder_of(tmp_path / "more", range(2, 4))
+    tifffile.imwrite(tmp_path / "more" / "slide.tif", np.zeros((4000, 4000), np.uint8))
+    found = finish(read_unlabelled(folder, pairs(2), 0))
+    assert "slide.tif" not in found.names
+    assert "slide.tif has 4000 × 4000 pixels, too many" in found.notes[0]
+
+
+def test_a_replay_on_other_images_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "more", range(2, 4))
+    done = finish(read_unlabelled(folder, pairs(2), 0))
+    done.check_same((done.digest,))
+    done.check_same(())
+    (tmp_path / "more" / "im3.tif").unlink()
+    less = finish(read_unlabelled(folder, pairs(2), 0))
+    with pytest.raises(InputError, match="added, taken away or changed"):
+        less.check_same((done.digest,))
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ class TrainingSettings:
     unlabelled: str = setting(
         "", "Folder of images without annotation, to learn from as well."
     )
+    unlabelled_data: tuple[str, ...] = setting(
+        (), "SHA-256 of those images, that a replay has the same; set by run files."
+    )
     validate: int | None = setting(
         None, "Images held out to measure on; by default a quarter, or folds.", ge=0
     )
@@ -77,4 +80,11 @@ class TrainingSettings:
     @property
     def lasting(self) -> Self:
         """What a training must share with a checkpoint to go on from it."""
-        return replace(self, minutes=None, stop_at=(), device="auto", unlabelled="")
+        return replace(
+            self,
+            minutes=None,
+            stop_at=(),
+            device="auto",
+            unlabelled="",
+            unlabelled_data=(),
+        )

@@ -160,6 +160,7 @@ class Study(Generic[LearnerT, SettingsT]):
         self.splits = split_images(present, config.validate, config.seed, config.folds)
         self.domains = pairs.domains(config.domains)
         self.unlabelled = unlabelled
+        unlabelled.check_same(config.unlabelled_data)
         self.others = [
             self._example_without(name, image, len(pairs) + index)
             for index, (name, image) in enumerate(
@@ -391,7 +392,8 @@ class Study(Generic[LearnerT, SettingsT]):
     def replay(self) -> SettingsT:
         """The config that gives the same again."""
         steps = tuple(part.result.steps for part in self.parts)
-        return replace(self.config, minutes=None, stop_at=steps)
+        data = (self.unlabelled.digest,) if len(self.unlabelled) else ()
+        return replace(self.config, minutes=None, stop_at=steps, unlabelled_data=data)
 
     def _held_out_scores(self) -> list[Score]:
         """Return the scores at the best step."""

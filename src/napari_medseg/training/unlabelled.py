@@ -62,6 +62,26 @@ class Unlabelled:
             whole.update(_digest(image))
         return whole.hexdigest()
 
+    def check_same(self, wanted: tuple[str, ...]) -> None:
+        """Refuse other images than those of the training that is repeated.
+
+        Parameters
+        ----------
+        wanted : tuple of str
+            The digest of a run file; empty where none was done before.
+
+        Raises
+        ------
+        InputError
+            Images were added, taken away or changed since.
+        """
+        if wanted and wanted != (self.digest,):
+            raise InputError(
+                "The images without annotation are others than those of the training "
+                "that is to be repeated: some were added, taken away or changed. "
+                "Bring the folder back, or train anew without the run file."
+            )
+
 
 NONE = Unlabelled()
 """No image without annotation."""
@@ -113,7 +133,9 @@ def read_unlabelled(folder: str, pairs: Pairs, seed: int) -> Job[Unlabelled]:
             break
         path = files[place]
         try:
-            for image in _slices(read_image(path), seed):
+            file = read_image(path)
+            _check_room(path, file, room)
+            for image in _slices(file, seed):
                 _check(path, image, pairs)
                 if _digest(image) not in known and len(images) < MOST and room > 0:
                     names.append(path.name)
@@ -132,6 +154,16 @@ def _slices(file: ImageFile, seed: int) -> Iterator[FloatArray]:
     indices = list(file.indices())
     for place in np.random.default_rng((seed, 6)).permutation(len(indices)):
         yield file.region(indices[place])
+
+
+def _check_room(path: Path, file: ImageFile, room: int) -> None:
+    """Refuse an image that is larger than the memory that is left for all."""
+    rows, columns = file.size
+    if rows * columns * file.channels * np.float32().itemsize > room:
+        raise InputError(
+            f"{path} has {columns} × {rows} pixels, too many beside the others. Cut it "
+            "into pieces, or leave it out."
+        )
 
 
 def _check(path: Path, image: FloatArray, pairs: Pairs) -> None:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from napari_medseg.engine import Engine, Task
 
-OWN = ("sam", "seed", "stop_at", "device")
+OWN = ("sam", "seed", "stop_at", "unlabelled_data", "device")
 """Settings that the form has in other places, or that are no user's business."""
 
 
