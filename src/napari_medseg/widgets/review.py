@@ -73,6 +73,7 @@ class ReviewWidget(QWidget):
         self, viewer: napari.viewer.Viewer, engine: Engine | None = None
     ) -> None:
         super().__init__()
+        self._viewer = viewer
         self._engine = engine
         self._run: ReviewedRun | None = None
         self._shown: ReviewedFolder | None = None
