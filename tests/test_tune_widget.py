@@ -189,6 +189,14 @@ def result_of(model: Path, suspects: Sequence[np.ndarray] = ()) -> dict[str, Any
     }
 
 
+def test_images_without_annotation_are_a_setting(viewer: Any, tmp_path: Path) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.widget.set_config({"unlabelled": str(tmp_path)})
+    form.press("Tune")
+    assert form.engine.jobs[0][1]["config"]["unlabelled"] == str(tmp_path)
+    assert f"--unlabelled {tmp_path}" in form.widget.copy_command(tmp_path, tmp_path)
+
+
 def test_suspect_labels_are_shown_over_their_slices(
     viewer: Any, tmp_path: Path
 ) -> None:
