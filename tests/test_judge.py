@@ -260,7 +260,8 @@ def test_the_best_by_the_judge_comes_first(backbone: Backbone, prompt: Prompt) -
     rng = np.random.default_rng(0)
     image = rng.random((3, 100, 180), dtype=np.float32)
     judge = trained()
-    judged = replace(backbone, judge=judge)
+    judged = replace(backbone)
+    judged.judge = judge
     view = SizedView(image, judged, SIZES, torch.device("cpu"))
     asked = as_asked(prompt)
     offered = view.offered(asked, prompt.extent)

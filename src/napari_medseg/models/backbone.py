@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +64,9 @@ class Backbone:
         Embeddings computed so far.
     sizes : KnownSizes, optional
         The sizes of objects it knows, if it does not know all.
-    judge : Judge, optional
-        What chooses among its masks, if that was trained for these weights.
+    judge_file : str
+        The bundled file of what chooses among its masks, if that was trained for
+        these weights; else empty.
     """
 
     sam: Sam
@@ -76,7 +78,7 @@ class Backbone:
     licence: str
     cache: EmbeddingCache
     sizes: KnownSizes | None = None
-    judge: Judge | None = None
+    judge_file: str = ""
     _light: ImageEncoderViT | None = field(default=None, init=False, repr=False)
 
     def embed(self, inputs: Tensor, device: torch.device) -> Tensor:
@@ -119,6 +121,14 @@ class Backbone:
             self._light = vit.light(encoder, dtype)
         light: nn.Module = self._light
         return light
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """What chooses among the masks of a click or a box, where there is such a one.
+
+        Loaded when it is first asked for: what is tuned and applied needs none.
+        """
+        return load_judge(self.judge_file) if self.judge_file else None
 
     def on(self, device: torch.device) -> Sam:
         """Return the network on a device; quick where it is there already."""
@@ -196,7 +206,7 @@ def load_backbone(name: str) -> Backbone:
         licence=entry.weights.licence if official else "LicenseRef-unspecified",
         cache=EmbeddingCache(weights_folder() / "embeddings" if slow else None),
         sizes=entry.sizes,
-        judge=load_judge(entry.judge.name) if official and entry.judge else None,
+        judge_file=entry.judge.name if official and entry.judge else "",
     )
 
 
