@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +23,6 @@ import numpy as np
 from qtpy.QtCore import QPoint
 from qtpy.QtWidgets import QApplication, QMenu
 
-from napari_medseg.batch import BatchSettings, finish, segment_batch
 from napari_medseg.io.images import read_annotation, read_image
 
 if TYPE_CHECKING:
@@ -190,8 +191,10 @@ def review(studio: Studio) -> None:
             copy_to(mask, training / "masks")
         for path in paths[-8:]:
             copy_to(path, new)
-        settings = BatchSettings("cells-phase", references=str(training))
-        finish(segment_batch([new], place / "results", settings))
+        words = ["segment", new, "--model", "cells-phase", "--references", training]
+        # in a process of its own, as torch has no place in that of the viewer
+        command = [sys.executable, "-m", "napari_medseg", *words]
+        subprocess.run([*command, "--out", place / "results"], check=True)
         form = studio.form("Review")
         form.review(place / "results", training)
         listed = form.annotate.folder
