@@ -44,14 +44,15 @@ def card_of(
     origin : mapping, optional
         What else the provenance says.
     **own
-        Fields of the card that the method knows: base, licence, config.
+        Fields of the card that the method knows: base, licence, and what of the config
+        is told otherwise.
 
     Returns
     -------
     ModelCard
         Without anything that tells on which computer it was made.
     """
-    plain = to_dict(study.replay)
+    plain = to_dict(study.replay) | own.pop("config", {})
     # where it was computed is no part of the model, and a path says who did
     plain |= {"device": "auto", "unlabelled": Path(study.config.unlabelled).name}
     fields: dict[str, Any] = {"config": plain} | own

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_medseg._config import to_dict
 from napari_medseg._types import Job, Progress
 from napari_medseg.io.model_file import ModelFile, with_states
 from napari_medseg.models.backbone import load_backbone
@@ -260,11 +259,9 @@ def model_file_of(study: PromptStudy, report: TrainingReport) -> ModelFile:
     backbone = study.learner.backbone
     parts = isinstance(study.goal, ObjectGoal)
     name = "PTSAM for objects" if parts else "PTSAM"
-    config = to_dict(study.replay)
-    # where it was computed is no part of the model, and a path says who did
-    config |= {"device": "auto", "sam": backbone.name}
-    names = ("start_from", "unlabelled")
-    config |= {name: Path(getattr(study.config, name)).name for name in names}
+    # a path says who tuned
+    begun = Path(study.config.start_from).name
+    config = {"sam": backbone.name, "start_from": begun}
     card = card_of(
         study,
         report,

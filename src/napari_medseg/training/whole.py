@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_medseg._config import to_dict
 from napari_medseg._types import Job, Progress
 from napari_medseg.io.model_file import ModelFile
 from napari_medseg.models.registry import NETWORKS
@@ -137,10 +136,9 @@ def model_file_of(study: WholeStudy, report: TrainingReport) -> ModelFile:
     parts = isinstance(study.goal, ObjectGoal)
     title = f"{entry.title} for objects" if parts else entry.title
     kind = f"{entry.name}-objects" if parts else entry.name
-    config = to_dict(study.replay)
-    # where it was computed is no part of the model, and a path says who did
     pretrained = study.learner.pretrained
-    config |= {"device": "auto", "pretrained": pretrained.name if pretrained else ""}
+    # a path says who trained
+    config = {"pretrained": pretrained.name if pretrained else ""}
     origin = pretrained.origin if pretrained else None
     card = card_of(study, report, kind, title, origin=origin, config=config)
     return ModelFile(card, tensors)
