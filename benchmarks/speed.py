@@ -117,8 +117,40 @@ def measure_error(data: Path, work: Path) -> dict[str, float]:
     with torch.inference_mode():
         exact = encoder(image)
         with autocast(CPU):
-            found = sams.encode(light, image).float()
-    return {"relative_error": ((found - exact).norm() / exact.norm()).item()}
+            found, other = sams.encode(light, image).float(), encoder(image).float()
+    return {
+        "relative_error": ((found - exact).norm() / exact.norm()).item(),
+        "of_autocast": ((other - exact).norm() / exact.norm()).item(),
+    }
+
+
+def measure_uncast(data: Path, work: Path) -> dict[str, float]:
+    """Time the same encoder with matrices that are cast at every call."""
+    encoder, image = random_encoder(), window()
+    with torch.inference_mode(), autocast(CPU):
+        return {"seconds": median(lambda: sams.encode(encoder, image))}
+
+
+def measure_attention(data: Path, work: Path) -> dict[str, float]:
+    """Time ways to attend over the whole image, in one of the four blocks that do.
+
+    In blocks of queries, as it is done; by PyTorch's fused attention with queries and
+    keys that are three times as long, so that they hold the relative positions; and by
+    it without any positions.
+    """
+    dtype, shape = compute_dtype(CPU), (1, 12, (SIZE // 16) ** 2)
+    queries, keys, values = (torch.randn(*shape, 64, dtype=dtype) for _ in range(3))
+    bias = torch.randn(*shape, SIZE // 16, dtype=dtype)
+    long = [torch.cat([each] * 3, dim=-1) for each in (queries, keys, values)]
+    fused = torch.nn.functional.scaled_dot_product_attention
+    with torch.inference_mode():
+        return {
+            "blocks": median(
+                lambda: vit.by_blocks(queries, keys, values, (bias, bias), SIZE // 16)
+            ),
+            "fused": median(lambda: fused(*long)),
+            "fused_without_positions": median(lambda: fused(queries, keys, values)),
+        }
 
 
 def measure_empty(data: Path, work: Path) -> dict[str, float]:
@@ -213,6 +245,8 @@ QUICK = {
     "bf16": measure_bf16,
     "ours": measure_ours,
     "error": measure_error,
+    "uncast": measure_uncast,
+    "attention": measure_attention,
     "empty": measure_empty,
     "floor": measure_floor,
     "click_nano": measure_click_nano,

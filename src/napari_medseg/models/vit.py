@@ -189,7 +189,7 @@ def attend(inner: Attention, found: Tensor, extra: Keys | None = None) -> Tensor
         if pairs <= WHOLE:
             mixed = _mix(scaled, keys, values, *bias)
         else:
-            mixed = _by_blocks(scaled, keys, values, bias, width)
+            mixed = by_blocks(scaled, keys, values, bias, width)
     return mixed.permute(0, 2, 1, 3).reshape(batch, height, width, -1)
 
 
@@ -227,10 +227,26 @@ def _mix(
     return scores.softmax(dim=-1).to(values.dtype) @ values
 
 
-def _by_blocks(
+def by_blocks(
     queries: Tensor, keys: Tensor, values: Tensor, bias: Bias, width: int
 ) -> Tensor:
-    """Attend head by head and some rows of queries at a time."""
+    """Attend head by head and some rows of queries at a time.
+
+    Parameters
+    ----------
+    queries, keys, values : Tensor
+        ``(B, heads, N, d)``; of keys and values there may be more, which have no
+        position.
+    bias : tuple of Tensor or None
+        What relative positions add, ``(B, heads, N, H)`` and ``(B, heads, N, W)``.
+    width : int
+        Tokens in a row, W.
+
+    Returns
+    -------
+    Tensor
+        ``(B, heads, N, d)``.
+    """
     batch, heads, count, _ = queries.shape
     rows = max(1, ROWS_OF_PAIRS // (keys.shape[2] * width)) * width
     learns = torch.is_grad_enabled() and queries.requires_grad

@@ -21,17 +21,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medseg.widgets._jobs import Activity, Relay
+from napari_medseg.widgets._long_job import LongJob
 from napari_medseg.widgets._models import tuned_folder
-from napari_medseg.widgets._paced import PacedProgress
 from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_medseg._types import Progress
     from napari_medseg.engine import Engine
-    from napari_medseg.engine.client import Task
 
 HEADINGS = ("", "Dice", "PQ", "time")
 """Of the table."""
@@ -75,11 +72,7 @@ class Comparing(QWidget):
         self._chosen = chosen
         self._settings = settings
         self._engine = engine
-        self._task: Task | None = None
-        self._activity: Activity | None = None
         self._result: dict[str, Any] = {}
-        self._paced = PacedProgress(self)
-        self._paced.shown.connect(self._show_progress)
         self._minutes = QDoubleSpinBox()
         self._minutes.setObjectName("minutes")
         self._minutes.setDecimals(0)
@@ -94,6 +87,12 @@ class Comparing(QWidget):
         self._table = QTableWidget(0, len(HEADINGS))
         self._bar = QProgressBar()
         self._told = Words("advice")
+        self._job = LongJob("compare", self._bar, self)
+        self._job.shown.connect(lambda progress: self._told.setText(progress.message))
+        self._job.told.connect(self._told.setText)
+        self._job.cancelled.connect(lambda: self._told.setText("Cancelled."))
+        self._job.done.connect(self._on_done)
+        self._job.ended.connect(lambda: self._set_state(running=False))
         self._prepare_table()
         self._lay_out()
         self._set_state(running=False)
@@ -139,42 +138,17 @@ class Comparing(QWidget):
             "out": str(tuned_folder() / f"compared {now:%Y-%m-%d %H.%M.%S}"),
             "date": now.date().isoformat(),
         }
-        relay = Relay(self)
-        relay.progress.connect(self._paced.take)
-        relay.done.connect(self._on_done)
-        relay.failed.connect(lambda error: self._told.setText(str(error)))
-        relay.cancelled.connect(lambda: self._told.setText("Cancelled."))
-        relay.ended.connect(self._on_ended)
-        relay.ended.connect(relay.deleteLater)
-        self._activity = Activity("compare")
-        self._task = self._engine().submit("compare", arguments, relay)
+        self._job.start(self._engine(), "compare", arguments)
         self._set_state(running=True)
 
-    def _show_progress(self, progress: Progress) -> None:
-        self._bar.setRange(0, progress.total or 0)
-        self._bar.setValue(progress.step)
-        self._told.setText(progress.message)
-        if self._activity is not None:
-            # napari handles events meanwhile: the job may end in here
-            self._activity.show(progress)
-
     def _on_done(self, result: dict[str, Any]) -> None:
-        self._paced.stop()
         self._result = result
         self.show_result(result)
 
-    def _on_ended(self) -> None:
-        self._task = None
-        self._paced.stop()
-        if self._activity is not None:
-            self._activity.close()
-            self._activity = None
-        self._set_state(running=False)
-
     def _on_end(self) -> None:
-        if self._task is not None:
+        if self._job.task is not None:
             self._told.setText("Ending; what was tried is compared…")
-            self._task.end_early()
+            self._job.task.end_early()
 
     # -------------------------------------------------------------------- result
 

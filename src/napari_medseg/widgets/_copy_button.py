@@ -27,6 +27,8 @@ class CopyButton(QPushButton):
         `MedsegError` where there is no such line.
     parent : QWidget, optional
         The parent.
+    text : str
+        What stands on it, where a form has several.
 
     Attributes
     ----------
@@ -41,8 +43,9 @@ class CopyButton(QPushButton):
         tip: str,
         prepare: Callable[[], Callable[[], str]],
         parent: QWidget | None = None,
+        text: str = "Copy as command",
     ) -> None:
-        super().__init__("Copy as command", parent)
+        super().__init__(text, parent)
         self.setObjectName("copy")
         self.setToolTip(tip)
         self._prepare = prepare

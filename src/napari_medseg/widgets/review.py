@@ -16,12 +16,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medseg._types import InputError, MedsegError, Progress
+from napari_medseg._types import InputError, MedsegError
 from napari_medseg.widgets._command import estimate_command
 from napari_medseg.widgets._copy_button import CopyButton
 from napari_medseg.widgets._folder_panel import REVIEWING, FolderPanel
-from napari_medseg.widgets._jobs import Activity, Relay, engine_of
-from napari_medseg.widgets._paced import PacedProgress
+from napari_medseg.widgets._jobs import engine_of
+from napari_medseg.widgets._long_job import LongJob
 from napari_medseg.widgets._preferences import preferences
 from napari_medseg.widgets._reviewed_folder import ReviewedFolder
 from napari_medseg.widgets._reviewed_run import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     import napari.viewer
 
-    from napari_medseg.engine import Engine, Task
+    from napari_medseg.engine import Engine
 
 NEXT = 5
 """How many images are named that should be annotated next."""
@@ -82,10 +82,6 @@ class ReviewWidget(QWidget):
         self._chosen: tuple[str, ...] = ()
         self._asked: dict[str, str] = {}
         self._wants_next = False
-        self._task: Task | None = None
-        self._activity: Activity | None = None
-        self._paced = PacedProgress(self)
-        self._paced.shown.connect(self._show_progress)
         self._results = Folder("results", "Folder of the results of a run of Folders")
         self._training = Folder(
             "training",
@@ -95,6 +91,12 @@ class ReviewWidget(QWidget):
             line.settled.connect(self._on_settled)
         self._told = Words("review told")
         self._bar = QProgressBar()
+        self._job = LongJob("predict quality", self._bar, self)
+        self._job.shown.connect(lambda progress: self._tell(progress.message))
+        self._job.told.connect(self._tell)
+        self._job.cancelled.connect(lambda: self._tell("Cancelled."))
+        self._job.done.connect(self._on_done)
+        self._job.ended.connect(lambda: self._set_state(running=False))
         self._buttons = {
             name: _button(name, tip, slot)
             for name, tip, slot in (
@@ -126,6 +128,7 @@ class ReviewWidget(QWidget):
         copy = CopyButton(
             "The line for the terminal that predicts quality, and what is next",
             self._line,
+            text="Copy prediction as command",
         )
         copy.told.connect(self._tell)
         layout = QVBoxLayout(self)
@@ -179,7 +182,7 @@ class ReviewWidget(QWidget):
         results = self._results.path
         if results is None:
             return
-        self._cancel()
+        self._job.cancel()
         self._run, self._chosen = None, ()
         try:
             run, self._objects = read_run(results.absolute())
@@ -245,16 +248,8 @@ class ReviewWidget(QWidget):
             return
         self._wants_next = wants_next
         self.annotate.folder.save_drawn()
-        relay = Relay(self)
-        relay.progress.connect(self._paced.take)
-        relay.done.connect(self._on_done)
-        relay.failed.connect(lambda error: self._tell(str(error)))
-        relay.cancelled.connect(lambda: self._tell("Cancelled."))
-        relay.ended.connect(self._on_ended)
-        relay.ended.connect(relay.deleteLater)
-        self._activity = Activity("predict quality")
         engine = self._engine or engine_of(self)
-        self._task = engine.submit("estimate", arguments, relay)
+        self._job.start(engine, "estimate", arguments)
         self._set_state(running=True)
 
     def _arguments(self) -> dict[str, Any]:
@@ -303,16 +298,7 @@ class ReviewWidget(QWidget):
             )
         return run, shown
 
-    def _show_progress(self, progress: Progress) -> None:
-        self._bar.setRange(0, progress.total or 0)
-        self._bar.setValue(progress.step)
-        self._tell(progress.message)
-        if self._activity is not None:
-            # napari handles events meanwhile: the job may end in here
-            self._activity.show(progress)
-
     def _on_done(self, found: dict[str, Any]) -> None:
-        self._paced.stop()
         run = self._run
         if run is None:
             return
@@ -334,21 +320,9 @@ class ReviewWidget(QWidget):
         told = f" {failed} could not be judged." if failed else ""
         self._tell(f"{found['basis']}{told}")
 
-    def _on_ended(self) -> None:
-        self._task = None
-        self._paced.stop()
-        if self._activity is not None:
-            self._activity.close()
-            self._activity = None
-        self._set_state(running=False)
-
     def _on_cancel_clicked(self) -> None:
         self._tell("Cancelling…")
-        self._cancel()
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        self._job.cancel()
 
     def _set_state(self, *, running: bool) -> None:
         for name, button in self._buttons.items():

@@ -35,10 +35,10 @@ from napari_medseg.widgets._comparing import Comparing
 from napari_medseg.widgets._curve import Curve
 from napari_medseg.widgets._folded import Folded
 from napari_medseg.widgets._form import ConfigForm
-from napari_medseg.widgets._jobs import Activity, Relay, engine_of
+from napari_medseg.widgets._jobs import Relay, engine_of
+from napari_medseg.widgets._long_job import LongJob
 from napari_medseg.widgets._models import tuned_folder
 from napari_medseg.widgets._opening import segment_form
-from napari_medseg.widgets._paced import PacedProgress
 from napari_medseg.widgets._preferences import choose_sam, preferences
 from napari_medseg.widgets._preview import Preview
 from napari_medseg.widgets._reviewed_run import card_of
@@ -50,7 +50,7 @@ from napari_medseg.widgets._words import Words
 if TYPE_CHECKING:
     import napari.viewer
 
-    from napari_medseg.engine import Engine, Task
+    from napari_medseg.engine import Engine
 
 OWN = ("sam", "seed", "stop_at", "unlabelled_data", "device")
 """Settings that the form has in other places, or that are no user's business."""
@@ -81,11 +81,7 @@ class TuneWidget(QWidget):
         super().__init__()
         self._viewer = viewer
         self._engine = engine
-        self._task: Task | None = None
-        self._activity: Activity | None = None
         self._preview = Preview(viewer)
-        self._paced = PacedProgress(self)
-        self._paced.shown.connect(self._show_progress)
         self._suspects = SuspectLabels(viewer)
         self._model: Path | None = None
         self._is_new = False
@@ -112,6 +108,13 @@ class TuneWidget(QWidget):
         self._list = RowList()
         self._told = Words("told")
         self._bar = QProgressBar()
+        self._job = LongJob("tune", self._bar, self)
+        self._job.progressed.connect(self.curve.add)
+        self._job.shown.connect(self._show_progress)
+        self._job.told.connect(self._tell)
+        self._job.cancelled.connect(lambda: self._tell("Cancelled; nothing is kept."))
+        self._job.done.connect(self._on_done)
+        self._job.ended.connect(self._on_ended)
         self._settings: ConfigForm | None = None
         self._folded = Folded("settings (need no touching)", QWidget())
         self.comparing = Comparing(self._annotated, self._base, self._the_engine)
@@ -274,17 +277,9 @@ class TuneWidget(QWidget):
             return
         if arguments is None:
             return
-        relay = Relay(self)
-        relay.progress.connect(self._on_progress)
-        relay.done.connect(self._on_done)
-        relay.failed.connect(lambda error: self._tell(str(error)))
-        relay.cancelled.connect(lambda: self._tell("Cancelled; nothing is kept."))
-        relay.ended.connect(self._on_ended)
-        relay.ended.connect(relay.deleteLater)
         self.curve.clear_curve()
         self.card.setVisible(False)
-        self._activity = Activity("tune")
-        self._task = self._the_engine().submit("train", arguments, relay)
+        self._job.start(self._the_engine(), "train", arguments)
         self._set_state(running=True)
         self._preview.begin()
 
@@ -335,36 +330,21 @@ class TuneWidget(QWidget):
         plain = re.sub(r"[^\w\- ]+", "_", name).strip() or "model"
         return tuned_folder() / f"{plain[:40]} {now:%Y-%m-%d %H.%M.%S}.medseg"
 
-    def _on_progress(self, progress: Progress) -> None:
-        self.curve.add(progress)
-        self._paced.take(progress)
-
     def _show_progress(self, progress: Progress) -> None:
         """Show progress: all of it at once, since each part repaints the window."""
-        self._bar.setRange(0, progress.total or 0)
-        self._bar.setValue(progress.step)
         self._tell(progress.message)
         self.curve.draw()
         if progress.preview is not None:
             self._preview.show(progress.preview)
-        if self._activity is not None:
-            # napari handles events meanwhile: the job may end in here
-            self._activity.show(progress)
 
     def _on_done(self, result: dict[str, Any]) -> None:
         self._model = Path(result["model"])
         self.card.show_report(result["report"])
         self._suspects.show(result["suspects"])
         self._is_new = True
-        self._paced.flush()
         self._tell(f"Kept as {self._model.name}.")
 
     def _on_ended(self) -> None:
-        self._task = None
-        self._paced.stop()
-        if self._activity is not None:
-            self._activity.close()
-            self._activity = None
         self._set_state(running=False)
         if self._is_new:
             self._is_new = False
@@ -373,26 +353,26 @@ class TuneWidget(QWidget):
     # ------------------------------------------------------------------- buttons
 
     def _on_pause_clicked(self) -> None:
-        if self._task is None:
+        if self._job.task is None:
             return
         button = self._buttons["Pause"]
         if button.text() == "Pause":
-            self._task.pause()
+            self._job.task.pause()
             button.setText("Continue")
             self._tell("Paused.")
         else:
-            self._task.resume()
+            self._job.task.resume()
             button.setText("Pause")
 
     def _on_stop_clicked(self) -> None:
-        if self._task is not None:
+        if self._job.task is not None:
             self._tell("Ending; the best so far is kept…")
-            self._task.end_early()
+            self._job.task.end_early()
 
     def _on_cancel_clicked(self) -> None:
-        if self._task is not None:
+        if self._job.task is not None:
             self._tell("Cancelling…")
-            self._task.cancel()
+            self._job.cancel()
 
     def _on_copy_clicked(self) -> None:
         """Copy the line; annotated layers are saved first, where the user says."""
@@ -463,7 +443,7 @@ class TuneWidget(QWidget):
             form.models.choose(model)
             return
         self._model = Path(model)
-        self._set_state(running=self._task is not None)
+        self._set_state(running=self._job.task is not None)
         self._tell(f"Kept as {self._model.name}.")
         self.tuned.emit(model)
 
