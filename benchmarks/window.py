@@ -36,6 +36,7 @@ FORMS = {
     "Segment": ("napari_medseg.widgets.segment", "SegmentWidget"),
     "Folders": ("napari_medseg.widgets.batch", "BatchWidget"),
     "Measure": ("napari_medseg.widgets.measure", "MeasureWidget"),
+    "Review": ("napari_medseg.widgets.review", "ReviewWidget"),
 }
 
 IMAGES = 16
