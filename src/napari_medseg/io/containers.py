@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import warnings
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_medseg._types import InputError
+from napari_medseg.io.apart import reader_process
 from napari_medseg.io.axes import unit_name
 from napari_medseg.io.limits import check_shape, check_whole
 from napari_medseg.io.raw import LAZY_BYTES, Key, LazyArray, Raw, damaged
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 _PLUGINS = {".czi": "bioio_czi", ".nd2": "bioio_nd2", ".lif": "bioio_lif"}
 """bioio's plugin for each ending."""
+
+_FATAL = frozenset({".czi"})
+"""Files whose reader, when they are damaged, may end the whole program."""
 
 CONTAINER_SUFFIXES = tuple(_PLUGINS)
 """Endings of the files that are read through bioio, in lower case."""
@@ -75,7 +81,7 @@ def scenes_of(path: Path) -> list[Path]:
         file itself. Who reads it says what is wrong with it.
     """
     try:
-        count = len(_opened(path).scenes)
+        count = _asked(path, 0)["scenes"]
     except InputError:
         return [path]
     if count < 2:
@@ -102,22 +108,90 @@ def read_container(path: Path) -> Raw:
         bioio is not installed, the file is damaged, or has no such scene.
     """
     file, scene = file_of(path), (_number(path) or 1) - 1
+    known = _asked(file, scene)
+    shape, dtype = tuple(known["shape"]), np.dtype(known["dtype"])
+    check_shape(path, shape)
+    data: NDArray[Any] | LazyArray
+    reader = _BoxReader(file, scene)
+    if np.prod(shape, dtype=float) * dtype.itemsize > LAZY_BYTES:
+        check_whole(path, shape[3:], dtype.itemsize, file.stat().st_size)
+        data = LazyArray(path, reader, shape, dtype)
+    else:
+        data = reader(tuple(slice(0, size) for size in shape))
+    return Raw(data, known["order"], known["scale"], known["units"])
+
+
+def look(file: Path, scene: int) -> dict[str, Any]:
+    """Look at a scene of a file, without reading its pixels.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    scene : int
+        Number of the scene, from 0.
+
+    Returns
+    -------
+    dict
+        ``scenes``: how many there are; ``shape``, ``dtype`` and ``order`` of this one;
+        ``scale`` and ``units`` by axis. Plain values.
+
+    Raises
+    ------
+    InputError
+        bioio is not installed, the file is damaged, or has no such scene.
+    """
     image = _opened(file, scene)
 
-    def read() -> Raw:
-        shape, dtype = tuple(map(int, image.shape)), np.dtype(image.dtype)
+    def known() -> dict[str, Any]:
         scale, units = _pixel_size(image)
-        data: NDArray[Any] | LazyArray
-        check_shape(path, shape)
-        if np.prod(shape, dtype=float) * dtype.itemsize > LAZY_BYTES:
-            check_whole(path, shape[3:], dtype.itemsize, file.stat().st_size)
-            data = LazyArray(path, _BoxReader(file, scene), shape, dtype)
-        else:
-            data = _read_box(file, image, tuple(slice(0, size) for size in shape))
-        return Raw(data, image.dims.order, scale, units)
+        return {
+            "scenes": len(image.scenes),
+            "shape": [int(length) for length in image.shape],
+            "dtype": np.dtype(image.dtype).str,
+            "order": str(image.dims.order),
+            "scale": scale,
+            "units": units,
+        }
 
-    result: Raw = _guarded(path, read)
-    return result
+    found: dict[str, Any] = _guarded(file, known)
+    return found
+
+
+def box(file: Path, scene: int, key: Key) -> NDArray[Any]:
+    """Read a box of a scene.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    scene : int
+        Number of the scene, from 0.
+    key : tuple of slice
+        One slice with start and stop for each axis.
+
+    Returns
+    -------
+    ndarray
+        The pixels.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    """
+    image = _opened(file, scene)
+    found: NDArray[Any] = _guarded(file, lambda: _read_box(file, image, key))
+    return found
+
+
+def _asked(file: Path, scene: int) -> dict[str, Any]:
+    """Look at a scene, in another process where the file may end this one."""
+    _check_bioio(file)
+    if file.suffix.lower() in _FATAL:
+        return reader_process().look(file, scene)
+    return look(file, scene)
 
 
 def _number(path: Path) -> int | None:
@@ -129,18 +203,9 @@ def _number(path: Path) -> int | None:
 
 def _opened(file: Path, scene: int = 0) -> Any:
     """Open a file at a scene, as a ``bioio.BioImage``."""
-    kind = file.suffix.lower()
-    try:
-        from bioio import BioImage
+    from bioio import BioImage
 
-        reader = import_module(_PLUGINS[kind]).Reader
-    except ImportError as error:
-        raise InputError(
-            f"{file}: {kind[1:].upper()} files are read with bioio, which is not "
-            f"installed here ({error}). Install it ({INSTALL}), or save the image as "
-            "OME-TIFF."
-        ) from error
-
+    reader = import_module(_PLUGINS[file.suffix.lower()]).Reader
     for plugin in ("bioio", *_PLUGINS.values()):
         # what it warns of is told by the errors here, or means nothing to a user
         logging.getLogger(plugin).setLevel(logging.ERROR)
@@ -156,6 +221,18 @@ def _opened(file: Path, scene: int = 0) -> Any:
         return image
 
     return _guarded(file, open_it)
+
+
+def _check_bioio(file: Path) -> None:
+    """Refuse a file where what it is read with is missing."""
+    kind = file.suffix.lower()
+    for module in ("bioio", _PLUGINS[kind]):
+        if sys.modules.get(module, module) is None or find_spec(module) is None:
+            raise InputError(
+                f"{file}: {kind[1:].upper()} files are read with bioio, which is not "
+                f"installed here ({module} is missing). Install it ({INSTALL}), or "
+                "save the image as OME-TIFF."
+            )
 
 
 def _guarded(path: Path, read: Callable[[], Any]) -> Any:
@@ -196,11 +273,9 @@ class _BoxReader:
     scene: int
 
     def __call__(self, key: Key) -> NDArray[Any]:
-        image = _opened(self.file, self.scene)
-        result: NDArray[Any] = _guarded(
-            self.file, lambda: _read_box(self.file, image, key)
-        )
-        return result
+        if self.file.suffix.lower() in _FATAL:
+            return reader_process().box(self.file, self.scene, key)
+        return box(self.file, self.scene, key)
 
 
 def _pixel_size(image: Any) -> tuple[dict[str, float], dict[str, str]]:
