@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from napari_medseg.models.prompts import (
     PROMPTS,
@@ -58,42 +59,38 @@ class Lora:
         """Return a copy of SAM with low-rank changes in every transformer block."""
         sam = copy.deepcopy(sam).requires_grad_(False)
         for block in sam.image_encoder.blocks:
-            block.attn.qkv = LoraQkv(block.attn.qkv, self.rank, generator)
+            qkv = block.attn.qkv
+            change = LowRank(qkv.in_features, self.rank, generator)
+            register_parametrization(qkv, "weight", change)
         decoder = PromptedDecoder(sam, classes - 1, count=0)
         decoder.mask_decoder.requires_grad_(True)
         return PromptedSam(sam.image_encoder, decoder)
 
 
-class LoraQkv(nn.Module):
-    """A frozen projection to queries, keys and values, plus B·A on two of them.
+class LowRank(nn.Module):
+    """Adds B·A to a weight, in the rows of queries and of values.
 
     Parameters
     ----------
-    qkv : Linear
-        From D to 3 D.
+    width : int
+        D, of a weight ``(3 D, D)`` of queries, keys and values.
     rank : int
         Columns of B and rows of A.
     generator : torch.Generator
         Source of A; B begins at 0, so that nothing is changed at first.
     """
 
-    def __init__(self, qkv: nn.Linear, rank: int, generator: torch.Generator) -> None:
+    def __init__(self, width: int, rank: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.qkv = qkv
-        width = qkv.in_features
         bound = 1.0 / math.sqrt(width)
         start = torch.rand(2, rank, width, generator=generator)
         self.down = nn.Parameter(bound * (2.0 * start - 1.0))
         self.up = nn.Parameter(torch.zeros(2, width, rank))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Project ``(..., D)`` to ``(..., 3 D)``."""
-        query, value = (
-            x @ down.T @ up.T for down, up in zip(self.down, self.up, strict=True)
-        )
-        change = torch.cat([query, torch.zeros_like(query), value], dim=-1)
-        result: Tensor = self.qkv(x) + change
-        return result
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the changed weight ``(3 D, D)``."""
+        query, value = self.up @ self.down
+        return weight + torch.cat([query, torch.zeros_like(query), value])
 
 
 @dataclass(frozen=True)
