@@ -198,10 +198,11 @@ def checkpoint(work: Path) -> str:
 
 
 def clicks(name: str, data: Path) -> dict[str, float]:
-    """Return the seconds from a click to its mask, when the image was looked at."""
+    """Return the seconds from a click to its mask, when SAM has looked around."""
     image = SETS["phase"].test(data)[0].image
     seen = InteractiveImage.of_image(image, load_backbone(name), "cpu", rgb=False)
     finish(seen.embed())
+    finish(seen.look_around())
     height, width = image.shape[1:]
     times = []
     for number in range(CLICKS + 1):

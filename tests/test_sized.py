@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from networks import save_nano
+from torch.nn import functional
 
 from napari_medseg._types import finish
-from napari_medseg.models import interactive, sized
+from napari_medseg.models import interactive, parts, sized
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import Backbone, load_backbone
 from napari_medseg.models.interactive import InteractiveImage, Prompt
@@ -22,7 +23,8 @@ from napari_medseg.models.judging import (
     meant,
     obeying,
 )
-from napari_medseg.models.looks import Look, looks_at, looks_round
+from napari_medseg.models.looks import Look, looks_ahead, looks_at, looks_round
+from napari_medseg.models.parts import Edges, Part
 from napari_medseg.models.registry import SAMS, KnownSizes
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def one_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def embed(self: Backbone, inputs: Tensor, device: torch.device) -> Tensor:
         del self, device
-        return inputs[:1]
+        return functional.pixel_unshuffle(inputs[:1], 8)
 
     def decode(
         decoder: object,
@@ -57,12 +59,16 @@ def one_size(monkeypatch: pytest.MonkeyPatch) -> None:
         which: slice = sams.ALL,
     ) -> sams.Decoded:
         del decoder, code, tokens, dense
-        bright = embeddings[0, 0] > 0
-        length = int(bright.any(dim=1).sum())
-        known = 50 <= length <= 80
-        logits = 20 * bright.float() - 10 if known else torch.ones_like(bright) * 2.0
-        masks = logits[None, None].expand(1, 4, -1, -1)[:, which]
-        return sams.Decoded(masks, torch.full((1, 4), 0.9 if known else 0.5), masks)
+        masks, iou = [], []
+        for bright in functional.pixel_shuffle(embeddings, 8)[:, 0] > 0:
+            known = 50 <= int(bright.any(dim=1).sum()) <= 80
+            logits = (
+                20 * bright.float() - 10 if known else torch.full(bright.shape, 2.0)
+            )
+            masks.append(logits.expand(4, -1, -1)[which])
+            iou.append(torch.full((4,), 0.9 if known else 0.5))
+        drawn = torch.stack(masks)
+        return sams.Decoded(drawn, torch.stack(iou), drawn)
 
     monkeypatch.setattr(Backbone, "embed", embed)
     monkeypatch.setattr(sized.sams, "decode", decode)
@@ -148,6 +154,13 @@ def recorded(
     return calls
 
 
+@pytest.fixture
+def draws_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw in whole windows, and not only round the click."""
+    monkeypatch.setattr(parts, "CLOSE", 64)
+
+
+@pytest.mark.usefixtures("draws_all")
 def test_one_look_at_the_whole_is_what_sam_says(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +184,78 @@ def test_one_look_at_the_whole_is_what_sam_says(
     ((_, _, answer),) = calls
     # bfloat16 against float32
     assert float(((answer.masks > 0) == (masks > 0)).float().mean()) > 0.97
+
+
+def test_round_a_click_sam_draws_what_it_does_of_those_cells(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((3, 512, 512), dtype=np.float32)
+    calls = recorded(monkeypatch)
+    whole = KnownSizes(window=512, sides=(64,), zooms=((1.0, 512),))
+    view = sized.SizedView(image, backbone, whole, torch.device("cpu"))
+    points, labels = torch.tensor([[300.0, 20.0], [0, 0]]), torch.tensor([1, -1])
+    found = view.find(sized.Asked(points, labels, boxed=False), (20, 300, 20, 300))
+    rows, columns = slice(0, 32), slice(22, 54)  # the click lies in cell (2, 37)
+    sam, look = backbone.sam, found[0].look
+    embedding = backbone.embed(look.framing.window(image, look.box), view.device)
+    with torch.inference_mode():
+        sparse, dense = sam.prompt_encoder(
+            (points[None, :1], labels[None, :1]), None, None
+        )
+        masks, _ = sam.mask_decoder.predict_masks(
+            embedding.float()[None, :, rows, columns],
+            sam.prompt_encoder.get_dense_pe()[..., rows, columns],
+            sparse,
+            dense[..., rows, columns],
+        )
+    ((_, _, answer),) = calls
+    assert float(((answer.masks > 0) == (masks > 0)).float().mean()) > 0.97
+    # nothing is found elsewhere
+    assert all((each.logits[256:] < 0).all() for each in found)
+    assert all((each.logits[:, :176] < 0).all() for each in found)
+
+
+def test_clicks_that_are_far_apart_are_drawn_in_the_whole_window() -> None:
+    near = torch.tensor([[10.0, 40.0], [20.0, 50.0]])
+    assert Part.near(near, 64) == Part(24, 0, 32)
+    assert Part.near(torch.tensor([[10.0, 40.0], [60.0, 50.0]]), 64) == Part(0, 0, 64)
+    assert Part.near(near, 32) == Part(0, 0, 32)
+
+
+def test_an_object_ends_unseen_at_the_edges_of_a_part_but_not_of_the_image() -> None:
+    look = Look.at((0, 0, 511, 511), 512, 512, (512, 512))
+    mask = np.zeros((512, 512), bool)
+    mask[100:140, 0:256] = True  # from the image's edge to the part's
+    assert Edges.of(look, Part(0, 0, 256), (512, 512)).cut(mask)
+    assert not Edges.of(look, Part(0, 0, 512), (512, 512)).cut(mask)
+    mask[:, 200:] = False
+    assert not Edges.of(look, Part(0, 0, 256), (512, 512)).cut(mask)
+
+
+def test_no_click_waits_for_the_encoder_where_sam_looked_around(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((3, 300, 256), dtype=np.float32)
+    view = InteractiveImage(image, backbone, "cpu")
+    finish(view.embed())
+    finish(view.look_around((200.0, 40.0)))
+
+    def encode(encoder: object, inputs: Tensor) -> Tensor:
+        raise AssertionError("an embedding was computed")
+
+    monkeypatch.setattr(sams, "encode", encode)
+    for place in ((0.0, 0.0), (299.0, 255.0), (151.0, 77.0), (34.0, 222.0)):
+        view.answer(Prompt((place,), (True,)))
+
+
+def test_sam_looks_round_a_place_first() -> None:
+    place = (700.0, 300.0)
+    looks = looks_ahead(place, (1000, 1000), 512, SIZES, 10)
+    near = looks_round((704.0, 320.0), (704, 320, 704, 320), (1000, 1000), 512, SIZES)
+    assert len(looks) == 10
+    assert set(near) <= set(looks)
 
 
 def test_a_piece_lies_in_the_middle_of_a_working_image(

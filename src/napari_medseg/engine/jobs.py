@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "look": ("napari_medseg.engine.prompting", "look"),
+        "look_around": ("napari_medseg.engine.prompting", "look_around"),
         "prompt": ("napari_medseg.engine.prompting", "prompt"),
         "check": ("napari_medseg.engine.training", "check"),
         "train": ("napari_medseg.engine.training", "train"),

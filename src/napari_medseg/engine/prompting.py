@@ -45,6 +45,32 @@ def look(arguments: Message, context: Context) -> Job[None]:
     context.shelf.put("image", arguments["key"], view)
 
 
+def look_around(arguments: Message, context: Context) -> Job[None]:
+    """Embed more of an image that was looked at, while nothing else is to be done.
+
+    Parameters
+    ----------
+    arguments : dict
+        ``key``: the image; ``place``: row and column near which a click is likely, or
+        None.
+    context : Context
+        Holds the image.
+
+    Yields
+    ------
+    Progress
+        A window each. It ends early when the image is forgotten.
+    """
+    view: InteractiveImage | None = context.shelf.get("image", arguments["key"])
+    if view is None:
+        return
+    place = arguments["place"]
+    for progress in view.look_around(None if place is None else (place[0], place[1])):
+        yield progress
+        if context.shelf.get("image", arguments["key"]) is not view:
+            return
+
+
 def prompt(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     """Answer a prompt on an image that was looked at.
 

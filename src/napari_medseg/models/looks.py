@@ -183,6 +183,52 @@ def looks_round(
     return shown or (whole,)
 
 
+def looks_ahead(
+    place: tuple[float, float],
+    shape: tuple[int, int],
+    working: int,
+    sizes: KnownSizes,
+    most: int,
+) -> tuple[Look, ...]:
+    """List the looks at clicks that may come, as `looks_round` has them.
+
+    Parameters
+    ----------
+    place : tuple of float
+        Row and column.
+    shape : tuple of int
+        Height and width of the image.
+    working : int
+        Working size of the SAM.
+    sizes : KnownSizes
+        How far to magnify, beyond what the SAM usually does.
+    most : int
+        So many looks at most.
+
+    Returns
+    -------
+    tuple of Look
+        Those at clicks nearest to the place first.
+    """
+    usual = Framing.for_images([shape], working).scale
+    tiles = [window / (zoom * usual) for zoom, window in sizes.zooms]
+    # as far as the windows of neighbours are apart
+    step = max(1, round(min(tiles)) // 4)
+    clicks = [
+        (float(row), float(column))
+        for row in range(0, shape[0], step)
+        for column in range(0, shape[1], step)
+    ]
+    clicks.sort(key=lambda click: math.dist(click, place))
+    looks: dict[Look, None] = {}
+    for click in clicks:
+        found = looks_round(click, (*click, *click), shape, working, sizes)
+        looks.update(dict.fromkeys(found))
+        if len(looks) >= most:
+            break
+    return tuple(looks)[:most]
+
+
 def _different(looks: Iterable[Look]) -> tuple[Look, ...]:
     """Return each look once, in their order."""
     return tuple(dict.fromkeys(looks))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from napari_medseg._types import Job, Progress
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import autocast
 from napari_medseg.models.candidates import (
@@ -33,7 +34,14 @@ from napari_medseg.models.judging import (
     obeying,
     stability,
 )
-from napari_medseg.models.looks import Extent, Look, looks_at, looks_round
+from napari_medseg.models.looks import (
+    Extent,
+    Look,
+    looks_ahead,
+    looks_at,
+    looks_round,
+)
+from napari_medseg.models.parts import Edges, Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +58,9 @@ OFFSET = 1.0
 
 CUT = 0.1
 """What a mask that ends where its window ends counts, beside a whole one."""
+
+AHEAD = 200
+"""Windows that are embedded before anybody clicks there, at most."""
 
 ON, OFF = 1, 0
 """How SAM calls clicks on an object and beside it."""
@@ -87,6 +98,34 @@ class Said(NamedTuple):
 
     coarse: Tensor
     expected: float
+
+
+class Drawn(NamedTuple):
+    """What SAM drew in a part of a window.
+
+    Attributes
+    ----------
+    part : Part
+        The part, in cells of the embedding.
+    masks : Tensor
+        ``float32 (4, 4 * side, 4 * side)`` logits, on the processor.
+    iou : list of float
+        What SAM expects of each.
+    """
+
+    part: Part
+    masks: Tensor
+    iou: list[float]
+
+    def said(self, cells: int) -> list[Said]:
+        """Take down what SAM says, of a window of so many cells a side."""
+        finer = self.masks.shape[-1] // self.part.side
+        whole = self.part.scaled(finer).placed(self.masks, finer * cells, -OFFSET)
+        coarse = coarsened(whole, GRID)
+        return [
+            Said(*each)
+            for each in zip(coarse, [max(0.0, iou) for iou in self.iou], strict=True)
+        ]
 
 
 class Found(NamedTuple):
@@ -186,7 +225,8 @@ class SizedView:
             look: before[look] if look in before else self._sight(look)
             for look in looks
         }
-        return [each for look in looks for each in self._seen(look, asked)]
+        drawn = self._drawn(looks, asked)
+        return [each for look in looks for each in self._seen(look, drawn[look], asked)]
 
     def candidates(self, found: Sequence[Found], asked: Asked) -> Candidates:
         """Bring what was found to one size, in the order of the looks."""
@@ -229,6 +269,22 @@ class SizedView:
             if look.box.shape == self.shape:
                 self._sights[look] = self._sight(look)
 
+    def ahead(self, place: tuple[float, float]) -> Job[None]:
+        """Embed the windows of clicks that may come, the nearest to a place first.
+
+        Parameters
+        ----------
+        place : tuple of float
+            Row and column.
+        """
+        looks = looks_ahead(
+            place, self.shape, self.backbone.working_size, self.sizes, AHEAD
+        )
+        for count, look in enumerate(looks):
+            yield Progress(count, len(looks), "SAM is looking around")
+            # kept with all that was embedded
+            self.backbone.embed(look.framing.window(self.image, look.box), self.device)
+
     def _looks(self, asked: Asked, extent: Extent) -> tuple[Look, ...]:
         """Choose where to look."""
         if asked.boxed:
@@ -243,44 +299,81 @@ class SizedView:
         embedding = self.backbone.embed(window, self.device).float()[None]
         return Sight.of(window, embedding.to(self.device))
 
-    def _seen(self, look: Look, asked: Asked) -> list[Found]:
-        """Ask SAM at one look, and judge its masks."""
-        decoded = self._decoded(look, asked)
+    def _seen(self, look: Look, drawn: Drawn, asked: Asked) -> list[Found]:
+        """Judge the masks of one look."""
         size = look.framing.size
+        cells = self._sights[look].embedding.shape[-1]
+        part = drawn.part.scaled(size // cells)
+        near = functional.interpolate(
+            drawn.masks[None], (part.side, part.side), mode="bilinear"
+        )[0]
         # a copy, as what was made in inference mode may not be changed
-        drawn = decoded.masks.float().cpu()
-        logits = functional.interpolate(drawn, (size, size), mode="bilinear")[0].clone()
+        logits = part.placed(near, size, -OFFSET)
         height, width = look.framing.scaled(look.box.shape)
         # nothing is found in the margin
         logits[:, height:] = -OFFSET
         logits[:, :, width:] = -OFFSET
-        said = _said(decoded)
+        edges = Edges.of(look, part, self.shape)
+        said = drawn.said(cells)
         expected = torch.tensor([each.expected for each in said])
         scores = expected * stability(logits, OFFSET)
         return [
-            _judged(look, *each, asked, self.shape)
+            _judged(look, *each, asked, edges)
             for each in zip(logits, scores.tolist(), said, strict=True)
         ]
 
-    def _decoded(self, look: Look, asked: Asked) -> sams.Decoded:
-        """Run prompt encoder and mask decoder on a window.
+    def _drawn(self, looks: Sequence[Look], asked: Asked) -> dict[Look, Drawn]:
+        """Have SAM draw the masks of all looks, those of one size together."""
+        parts = {look: self._part(look, asked) for look in looks}
+        drawn = {}
+        for side in {part.side for part in parts.values()}:
+            group = [look for look in looks if parts[look].side == side]
+            decoded = self._decoded(group, [parts[look] for look in group], asked)
+            for look, masks, iou in zip(
+                group, decoded.masks.float().cpu(), decoded.iou.tolist(), strict=True
+            ):
+                drawn[look] = Drawn(parts[look], masks, iou)
+        return drawn
+
+    def _part(self, look: Look, asked: Asked) -> Part:
+        """Choose the part of a window that is asked for a mask."""
+        grid = self._sights[look].embedding.shape[-1]
+        if asked.boxed:  # the window was chosen by the box
+            return Part(0, 0, grid)
+        clicks = look.to_window(asked.points[:-1]) + 0.5
+        return Part.near(clicks * (grid / look.framing.size), grid)
+
+    def _decoded(
+        self, looks: Sequence[Look], parts: Sequence[Part], asked: Asked
+    ) -> sams.Decoded:
+        """Run prompt encoder and mask decoder on parts of windows, of one size.
 
         A window is the middle of a working image, as `nano` was trained on pieces of
         one: its position codes are those of that place.
         """
         sam, canvas = self.backbone.on(self.device), self.backbone.working_size
-        points = look.to_window(asked.points) + (canvas - look.framing.size) // 2
+        points = torch.stack(
+            [
+                look.to_window(asked.points) + (canvas - look.framing.size) // 2
+                for look in looks
+            ]
+        )
+        views = list(zip(looks, parts, strict=True))
         with torch.inference_mode(), autocast(self.device):
             tokens = sams.point_tokens(
                 sam.prompt_encoder,
-                points[None].to(self.device),
-                asked.labels[None].to(self.device),
+                points.to(self.device),
+                asked.labels.expand(len(looks), -1).to(self.device),
                 (canvas, canvas),
             )
             return sams.decode(
                 sam.mask_decoder,
-                self._sights[look].embedding,
-                self._code(look.framing.size),
+                torch.cat(
+                    [part.of(self._sights[look].embedding) for look, part in views]
+                ),
+                torch.cat(
+                    [part.of(self._code(look.framing.size)) for look, part in views]
+                ),
                 tokens,
                 sams.no_mask_embedding(sam.prompt_encoder),
             )
@@ -298,20 +391,13 @@ class SizedView:
         return self._codes[size]
 
 
-def _said(decoded: sams.Decoded) -> list[Said]:
-    """Take down what SAM says of each of the four masks of one window."""
-    coarse = coarsened(decoded.masks[0].cpu(), GRID).clone()
-    expected = decoded.iou[0].float().cpu().clamp(min=0).tolist()
-    return [Said(*each) for each in zip(coarse, expected, strict=True)]
-
-
 def _judged(
     look: Look,
     logits: Tensor,
     score: float,
     said: Said,
     asked: Asked,
-    shape: tuple[int, int],
+    edges: Edges,
 ) -> Found:
     """Keep the part of a mask that was meant, and say how good it is."""
     end = look.framing.size - 1
@@ -329,19 +415,7 @@ def _judged(
         score *= filling(mask, box)
     else:
         mask = meant(mask, on, off)
-        score *= CUT if _is_cut(mask, look, shape) else 1.0
+        score *= CUT if edges.cut(mask) else 1.0
     adds = [True] * len(on) + [False] * len(off)
     score *= obeying(mask, [*on, *off], adds)
     return Found(look, logits, mask, score, said)
-
-
-def _is_cut(mask: NDArray[np.bool_], look: Look, shape: tuple[int, int]) -> bool:
-    """Tell whether a mask ends where its window ends, but not the image."""
-    box = look.box
-    height, width = look.framing.scaled(box.shape)
-    return bool(
-        (box.top > 0 and mask[0].any())
-        or (box.left > 0 and mask[:, 0].any())
-        or (box.bottom < shape[0] and mask[height - 1].any())
-        or (box.right < shape[1] and mask[:, width - 1].any())
-    )

@@ -101,6 +101,7 @@ class Suggester(QObject):
         self._engine = engine
         self._looking = Lane(engine)
         self._asking = Lane(engine)
+        self._around = Lane(engine)
         self._layer: Image | None = None
         self._plane: Plane | None = None
         self._sam = ""
@@ -112,6 +113,7 @@ class Suggester(QObject):
     def look(self, layer: Image, plane: Plane, sam: str) -> None:
         """Turn to a slice; questions on the one before are forgotten."""
         self.clear()
+        self._around.cancel()
         self._layer, self._plane, self._sam = layer, plane, sam
         self._is_ready = False
         relay = Relay(self)
@@ -137,8 +139,15 @@ class Suggester(QObject):
     def _on_looked(self) -> None:
         self._is_ready, self._process = True, self._engine.pid
         self.ready.emit()
+        self._look_around(None)
         if not self.question.empty:
             self._send()
+
+    def _look_around(self, place: tuple[float, float] | None) -> None:
+        """Have SAM prepare for further clicks near a place, when it is idle."""
+        relay = Relay(self)
+        relay.ended.connect(relay.deleteLater)
+        self._around.submit("look_around", {"key": self._key, "place": place}, relay)
 
     def click(self, place: tuple[float, float], *, adds: bool) -> None:
         """Add a click: on the object, or on what does not belong to it."""
