@@ -443,3 +443,18 @@ def test_xnet_says_the_same_alone_as_with_its_branches() -> None:
         assert torch.equal(network(images), main)
     assert low.shape == high.shape == main.shape
     assert not torch.equal(low, main)
+
+
+def test_without_wavelets_all_of_xnet_sees_the_image_itself() -> None:
+    """The weights are the same in number, so that the wavelets alone make the odds."""
+    torch.manual_seed(0)
+    plain = XNetPlus.build(1, 2, width=8, wavelets=False).eval()
+    usual = XNetPlus.build(1, 2, width=8, wavelets=None).eval()
+    usual.load_state_dict(plain.state_dict())
+    seen: list[torch.Tensor] = []
+    plain.low_encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    images = torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        first, second = plain(images), usual(images)
+    assert torch.equal(seen[0], images)
+    assert not torch.equal(first, second)

@@ -124,12 +124,23 @@ class XNetPlus(Network):
         Outputs, background included.
     width : int
         Channels of the first level.
+    wavelets : bool
+        Whether the second and the third network see low and high frequencies; else
+        all three see the image as it is, which tells what the wavelets are worth.
     """
 
-    settings: ClassVar[tuple[str, ...]] = ("width",)
+    settings: ClassVar[tuple[str, ...]] = ("width", "wavelets")
 
-    def __init__(self, in_channels: int, classes: int, width: int = WIDTH) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        width: int = WIDTH,
+        *,
+        wavelets: bool = True,
+    ) -> None:
         super().__init__()
+        self.wavelets = wavelets
         widths = tuple(width << level for level in range(LEVELS))
         self.main_encoder = _Encoder(in_channels, widths)
         self.low_encoder = _Encoder(in_channels, widths)
@@ -145,7 +156,10 @@ class XNetPlus(Network):
     @classmethod
     def build(cls, in_channels: int, classes: int, **settings: Any) -> Self:
         """Return the network with fresh weights; see `Network.build`."""
-        return cls(in_channels, classes, int(settings.get("width", WIDTH)))
+        width = int(settings.get("width", WIDTH))
+        # files of before there was a choice say nothing
+        wavelets = settings.get("wavelets") is not False
+        return cls(in_channels, classes, width, wavelets=wavelets)
 
     def forward(self, images: Tensor) -> Tensor:
         """Segment windows.
@@ -160,7 +174,7 @@ class XNetPlus(Network):
         Tensor
             ``(B, classes, H, W)``, logits of the main network.
         """
-        low, high = frequencies(images.float())
+        low, high = self._parts(images)
         main = self.main_encoder(images, LEVELS)
         # no more of the other two than the main one borrows
         coarse, fine = self.low_encoder(low, LEVELS - 1), self.high_encoder(high, 2)
@@ -169,7 +183,7 @@ class XNetPlus(Network):
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of main, low and high network; see `Network.outputs`."""
-        parts = frequencies(images.float())
+        parts = self._parts(images)
         main = self.main_encoder(images, LEVELS)
         low = self.low_encoder(parts.low, LEVELS)
         high = self.high_encoder(parts.high, LEVELS)
@@ -179,6 +193,12 @@ class XNetPlus(Network):
             self.low_decoder([*low[:2], *joined[2:]], low[-1]),
             self.high_decoder([*joined[:2], *high[2:-1]], high[-1]),
         )
+
+    def _parts(self, images: Tensor) -> Frequencies:
+        """Return what the second and the third network see."""
+        if self.wavelets:
+            return frequencies(images.float())
+        return Frequencies(images, images)
 
     def _joined(
         self, main: Sequence[Tensor], low: Sequence[Tensor], high: Sequence[Tensor]

@@ -115,3 +115,7 @@ class XnetTraining(NetworkTraining):
     width: int = setting(
         16, "Channels of the first level of each U-Net (64 in the paper).", ge=8, le=64
     )
+    wavelets: bool = setting(
+        True,
+        "Show coarse and fine parts to two of the U-Nets, else the image to all three.",
+    )
