@@ -35,6 +35,7 @@ from napari_medseg.models.classical import open_classical
 from napari_medseg.models.devices import is_out_of_memory, resolve_device
 from napari_medseg.models.framing import Blender, Box, Framing
 from napari_medseg.models.nano import EMBEDDING_CHANNELS
+from napari_medseg.models.phrase_settings import is_phrase, phrase_of
 from napari_medseg.models.registry import (
     CLASSICAL,
     EVERYTHING,
@@ -414,16 +415,18 @@ def load(
 def open_segmenter(
     name: str, device: str = "auto", base: str | None = None
 ) -> AnySegmenter:
-    """Open any segmenter: a tuned model, an untuned SAM, all it finds, or a threshold.
+    """Open any segmenter: a tuned model, a SAM, all it finds, a phrase, a threshold.
 
     Parameters
     ----------
     name : str
-        Path of a ``.medseg`` file, or a name that ``models list`` shows.
+        Path of a ``.medseg`` file, a name that ``models list`` shows, or a phrase as
+        `napari_medseg.models.phrase_settings.phrase_of` reads it.
     device : {"auto", "cpu", "cuda", "mps"}
         Where to compute.
     base : str, optional
-        Checkpoint of the SAM underneath, where it is not found by itself.
+        Checkpoint of the SAM underneath, where it is not found by itself; for a phrase
+        the diffusion model.
 
     Returns
     -------
@@ -436,6 +439,8 @@ def open_segmenter(
         There is neither such a file nor such a name.
     ModelFileError, WeightsError
         As for `load`.
+    MedsegError
+        For a phrase: diffusers or transformers is not installed.
     """
     classical = open_classical(name)
     if classical is not None:
@@ -443,6 +448,11 @@ def open_segmenter(
     specialist = SPECIALISTS.get(name)
     if specialist is not None:
         return load(bundled.find(specialist.file), device, base)
+    if is_phrase(name):
+        # the libraries behind it are an extra
+        from napari_medseg.models.phrase import open_phrase
+
+        return open_phrase(phrase_of(name), device, base)
     sam = everything_sam(name)
     if sam is not None:
         module, factory = EVERYTHING.factory
@@ -454,9 +464,10 @@ def open_segmenter(
         return Segmenter(_untuned(name), device, base)
     if Path(name).suffix.lower() == ".medseg" or Path(name).exists():
         return load(name, device, base)
+    names = [*CLASSICAL, EVERYTHING.name, *SPECIALISTS, *SAMS, *imported()]
     raise InputError(
         f"{name!r} is neither a model file nor the name of a segmenter; the names are "
-        f"{', '.join([*CLASSICAL, EVERYTHING.name, *SPECIALISTS, *SAMS, *imported()])}."
+        f"{', '.join(names)}, or phrase: and what to look for."
     )
 
 

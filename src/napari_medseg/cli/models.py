@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from napari_medseg._types import InputError
 from napari_medseg.cli.console import follow, print_json, print_table, sentences
-from napari_medseg.models import bundled
+from napari_medseg.models import bundled, diffusion_store
+from napari_medseg.models.diffusion_registry import DIFFUSIONS, DiffusionEntry
 from napari_medseg.models.registry import (
     CLASSICAL,
     EVERYTHING,
@@ -32,7 +35,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """List the SAMs, tuned models, imported checkpoints, segmenters and methods."""
+    """List the SAMs, tuned and diffusion models, segmenters and methods."""
     from napari_medseg.models.weights import here, imported, locate
 
     rows: list[dict[str, Any]] = []
@@ -46,6 +49,8 @@ def list_models(as_json: Json = False) -> None:
         rows.append(_row(name, "SAM (imported)", str(path), True))
     for sam in here():
         rows.append(_row(everything_name(sam), "segmenter", _asking(sam), True))
+    for name in dict.fromkeys((*DIFFUSIONS, *diffusion_store.here())):
+        rows.append(_diffusion_row(name))
     for classical in CLASSICAL.values():
         rows.append(_row(classical.name, "segmenter", classical.description, True))
     for method in METHODS.values():
@@ -63,6 +68,15 @@ def list_models(as_json: Json = False) -> None:
 def _asking(sam: str) -> str:
     """Describe the segmenter that asks this SAM for all objects."""
     return f"{EVERYTHING.description} By the SAM {sam}."
+
+
+def _diffusion_row(name: str) -> dict[str, Any]:
+    """Return the row of a diffusion model."""
+    found = name in diffusion_store.here()
+    if name in DIFFUSIONS:
+        return _row(name, "diffusion model", DIFFUSIONS[name].description, found)
+    kind = "diffusion model (imported)"
+    return _row(name, kind, str(diffusion_store.place(name)), found)
 
 
 def _row(name: str, kind: str, description: str, here: bool) -> dict[str, Any]:
@@ -99,6 +113,8 @@ def _facts(model: str) -> dict[str, Any]:
     if model in imported():
         note = "An imported checkpoint; ask who made it for its licence."
         return {"name": model, "description": note, "file": str(imported()[model])}
+    if model in (*DIFFUSIONS, *diffusion_store.here()):
+        return _diffusion(model)
     asked = everything_sam(model)
     if asked is not None and asked in (*SAMS, *imported()):
         return {
@@ -108,7 +124,8 @@ def _facts(model: str) -> dict[str, Any]:
         }
     if model not in SAMS:
         everything = EVERYTHING.name
-        names = (*SAMS, *SPECIALISTS, *imported(), everything, *CLASSICAL, *METHODS)
+        names = (*SAMS, *SPECIALISTS, *imported(), everything, *DIFFUSIONS)
+        names = (*names, *CLASSICAL, *METHODS)
         raise unknown("model", model, names)
     entry = SAMS[model]
     path = locate(entry)
@@ -126,6 +143,24 @@ def _facts(model: str) -> dict[str, Any]:
     if entry.judge is not None:
         facts["judge"] = bundled.card(entry.judge)
     return facts | bundled.card(entry.weights)
+
+
+def _diffusion(name: str) -> dict[str, Any]:
+    """Return what is known of a diffusion model."""
+    folder = diffusion_store.place(name)
+    entry = DIFFUSIONS.get(name)
+    facts: dict[str, Any] = {"name": name}
+    if entry is not None:
+        facts |= {
+            "title": entry.title,
+            "description": entry.description,
+            "licence": entry.licence,
+            "licence_note": entry.licence_note,
+            "licence_address": entry.licence_url,
+            "bytes": sum(file.bytes or 0 for file in entry.files),
+        }
+    facts |= diffusion_store.note_of(folder)
+    return facts | {"folder": str(folder) if folder.is_dir() else None}
 
 
 def _card(path: Path) -> dict[str, Any]:
@@ -152,13 +187,22 @@ def _specialist(entry: SpecialistEntry) -> dict[str, Any]:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="vit_b, vit_l or vit_h.")],
+    name: Annotated[str, typer.Argument(help="vit_b, vit_l, vit_h or sd15.")],
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept-licence", help="Agree to the licence without being asked."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Download a SAM; a download that was cut off is continued."""
+    """Download a SAM or a diffusion model; one that was cut off is continued."""
     from napari_medseg.models.weights import fetch as fetch_job
 
     with sentences(as_json=as_json):
+        if name in DIFFUSIONS:
+            _fetch_diffusion(DIFFUSIONS[name], accept=accept, as_json=as_json)
+            return
         entry = lookup(name)
         typer.echo(f"{entry.title}: {entry.weights.licence_note}", err=True)
         path = follow(fetch_job(entry), quiet=as_json)
@@ -168,21 +212,53 @@ def fetch(
             typer.echo(f"{entry.title} is here: {path}")
 
 
+def _fetch_diffusion(entry: DiffusionEntry, *, accept: bool, as_json: bool) -> None:
+    """Download a diffusion model once its licence is agreed to."""
+    typer.echo(f"{entry.title}: {entry.licence_note}", err=True)
+    typer.echo(f"The whole licence: {entry.licence_url}", err=True)
+    if not accept and not sys.stdin.isatty():
+        raise InputError(
+            f"The licence of {entry.title} has to be agreed to. Read it, and add "
+            "--accept-licence."
+        )
+    if not accept and not typer.confirm("Do you agree to the licence?", err=True):
+        raise InputError("Nothing was downloaded, as the licence was not agreed to.")
+    path = follow(diffusion_store.fetch(entry), quiet=as_json)
+    if as_json:
+        print_json({"name": entry.name, "folder": str(path)})
+    else:
+        typer.echo(f"{entry.title} is here: {path}")
+
+
 @app.command("import")
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="A SAM checkpoint: .pth, .safetensors.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A SAM checkpoint (.pth, .safetensors), or the folder of a diffusion "
+            "model in the layout of diffusers."
+        ),
+    ],
     name: Annotated[
-        str | None, typer.Option(help="Name for a fine-tuned checkpoint.")
+        str | None, typer.Option(help="Name for a checkpoint or model of your own.")
     ] = None,
     replace: Annotated[
         bool, typer.Option(help="Replace an imported checkpoint of that name.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Import a checkpoint from a file, for computers without internet."""
+    """Import a checkpoint or a diffusion model, for computers without internet."""
     from napari_medseg.models.weights import import_file
 
     with sentences(as_json=as_json):
+        if file.is_dir():
+            folder = diffusion_store.import_folder(file, name, replace=replace)
+            told = {"name": folder.name, "folder": str(folder)}
+            if as_json:
+                print_json(told)
+            else:
+                typer.echo(f"Imported as {folder.name}: {folder}")
+            return
         path = import_file(file, name, replace=replace)
         if as_json:
             print_json({"name": path.stem, "file": str(path)})

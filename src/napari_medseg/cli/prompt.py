@@ -1,4 +1,4 @@
-"""``napari-medseg prompt``: the objects of clicks and boxes, without the viewer."""
+"""``napari-medseg prompt``: the objects of clicks, boxes or a phrase."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from napari_medseg._types import InputError
 from napari_medseg.cli.console import follow, print_json, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001
+from napari_medseg.cli.phrase import Asked, by_phrase, check_use, settings_of
 from napari_medseg.cli.places import (
     BOX,
     CLICK,
@@ -22,6 +23,7 @@ from napari_medseg.cli.places import (
 from napari_medseg.cli.run import Device  # noqa: TC001
 
 if TYPE_CHECKING:
+    from napari_medseg._types import LabelArray
     from napari_medseg.io.image_file import ImageFile
     from napari_medseg.models.interactive import Prompt
     from napari_medseg.models.prompted import Prompted
@@ -46,6 +48,44 @@ def prompt(
         bool, typer.Option("--each", help="Each click of --points is another object.")
     ] = False,
     sam: Annotated[str, typer.Option(help="The SAM that is asked.")] = "nano",
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help='What to look for, such as "infected wound": a diffusion model is '
+            "asked, and clicks add its segments or take them away."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="With --text: the diffusion model, a name or a folder."),
+    ] = None,
+    tau: Annotated[
+        float | None,
+        typer.Option(
+            help="With --text: how alike the parts of a segment are (default: 0.9); "
+            "lower gives more segments."
+        ),
+    ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(help="With --text: what surrounds it (default: background)."),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="With --text: side of the square that is looked at, in pixels; "
+            "smaller finds smaller things."
+        ),
+    ] = None,
+    segments: Annotated[
+        Path | None, typer.Option(help="With --text: all segments go here (.tif).")
+    ] = None,
+    objects: Annotated[
+        bool,
+        typer.Option(
+            "--objects", help="With --text: each part that stands alone is an object."
+        ),
+    ] = False,
     idea: Annotated[
         int,
         typer.Option(
@@ -69,11 +109,31 @@ def prompt(
 
     Rows and columns are in pixels, counted from 0, as napari shows them below the
     image. All clicks are on one object, unless there is --each; each box is an object.
+    With --text, a diffusion model says what a phrase means.
     """
     with sentences(as_json=as_json):
         check_out(out, (".tif", ".tiff"), (image,), overwrite=overwrite)
         clicks = numbers(points, "--points", CLICK)
         others = numbers(negative, "--negative", CLICK)
+        given = {
+            "model": model,
+            "tau": tau,
+            "background": background,
+            "window": window,
+        }
+        if text is not None:
+            check_use(boxes=boxes, each=each, idea=idea)
+            if segments is not None:
+                tifs = (".tif", ".tiff")
+                check_out(segments, tifs, (image, out), overwrite=overwrite)
+            config = settings_of(text, **given)
+            places = (clicks, others, at, channel, segments)
+            by_phrase(
+                Asked(image, out, config, *places, objects=objects, device=device),
+                as_json=as_json,
+            )
+            return
+        _refuse_alone(given | {"segments": segments, "objects": objects or None})
         framed = numbers(boxes, "--boxes", BOX)
         groups = _groups(clicks, others, framed, each=each)
 
@@ -89,7 +149,7 @@ def prompt(
         backbone = load_backbone(sam)
         job = segment_prompts(pixels, prompts, backbone, device, rgb=rgb, idea=idea)
         found = follow(job, quiet=as_json)
-        _write(out, file, index, found)
+        write_slice(out, file, index, found.labels)
     _tell(found, sam, out, as_json=as_json)
 
 
@@ -148,14 +208,35 @@ def _prompt(
     return Prompt.of_clicks([*clicks, *others], whether, box)
 
 
-def _write(out: Path, image: ImageFile, index: dict[str, int], found: Prompted) -> None:
-    """Write labels with the axes of the image: of a stack, 0 on other slices."""
+def _refuse_alone(given: dict[str, Any]) -> None:
+    """Refuse options that say nothing to SAM."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"--{name} is for a phrase: add --text, or leave it out.")
+
+
+def write_slice(
+    out: Path, image: ImageFile, index: dict[str, int], found: LabelArray
+) -> None:
+    """Write labels with the axes of the image: of a stack, 0 on other slices.
+
+    Parameters
+    ----------
+    out : Path
+        The file.
+    image : ImageFile
+        Whose axes and scale the file gets.
+    index : dict of str to int
+        The slice.
+    found : ndarray
+        ``int32 (Y, X)`` of the slice.
+    """
     from napari_medseg.io.images import write_labels
 
     axes = image.axes.replace("C", "")
     shape = [image.data.shape[image.axes.index(letter)] for letter in axes]
-    labels = np.zeros(shape, found.labels.dtype)
-    labels[tuple(index.values())] = found.labels
+    labels = np.zeros(shape, found.dtype)
+    labels[tuple(index.values())] = found
     write_labels(out, labels, axes=axes, scale=image.scale, units=image.units)
 
 

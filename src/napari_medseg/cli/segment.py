@@ -18,6 +18,7 @@ import typer
 from napari_medseg._types import InputError
 from napari_medseg.cli.console import FAILED, follow, print_json, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001
+from napari_medseg.cli.phrase import settings_of
 from napari_medseg.cli.run import Device  # noqa: TC001
 from napari_medseg.models.registry import everything_sam
 
@@ -39,6 +40,13 @@ def segment(
         str, typer.Option(help="A .medseg file, or a name of `models list`.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="With a diffusion model as --model: what to look for, such as "
+            '"infected wound".'
+        ),
+    ] = None,
     instances: Annotated[
         bool, typer.Option("--instances", help="Write objects in place of classes.")
     ] = False,
@@ -147,6 +155,8 @@ def segment(
             "neck": neck,
             "fill_holes": fill_holes,
         }
+        if text is not None:
+            model = settings_of(text, model=model).name
         if instances:
             _note_idle(model, choices)
         settings = BatchSettings(

@@ -12,6 +12,7 @@ from napari_medseg.batch.measuring import object_kinds
 from napari_medseg.inference import open_segmenter
 from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
 from napari_medseg.models.everything import Everything
+from napari_medseg.models.phrase import PhraseSegmenter
 
 if TYPE_CHECKING:
     from napari_medseg._types import FloatArray, Job, LabelArray
@@ -124,7 +125,7 @@ def forget(arguments: Message, context: Context) -> Job[None]:
 
 def _predicted(segmenter: AnySegmenter, image: FloatArray) -> Job[Prediction]:
     """Predict; step by step where that takes long, so that a click comes between."""
-    if isinstance(segmenter, Everything):
+    if isinstance(segmenter, Everything | PhraseSegmenter):
         return (yield from segmenter.predicting(image))
     return segmenter.predict(image)
 

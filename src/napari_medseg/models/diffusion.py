@@ -100,7 +100,7 @@ class Diffusion:
         if self.vae is None:
             return functional.pixel_unshuffle(scaled, self.patch)
         found: Tensor = self.vae.encode(scaled).latent_dist.mode()
-        return found * self.vae.config.scaling_factor
+        return found * float(self.vae.config.scaling_factor)
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of a text, without those at its beginning and end.

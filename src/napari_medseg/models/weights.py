@@ -259,7 +259,7 @@ def fetch(entry: SamEntry, *, attempts: int = 4, pause: float = 1.0) -> Job[Path
             if (yield from hash_file(path)) == weights.sha256:
                 return path
             path.unlink()
-        _make_room(part, weights.bytes)
+        make_room(part, weights.bytes)
         yield from download(weights, part, attempts=attempts, pause=pause)
         os.replace(part, path)
     except OSError as error:
@@ -355,7 +355,7 @@ def _copy(path: Path, target: Path) -> Path:
     """Copy a file so that its target is either whole or not there."""
     if target.exists() and target.samefile(path):
         return target
-    _make_room(target, path.stat().st_size)
+    make_room(target, path.stat().st_size)
     try:
         with atomic_path(target) as temporary:
             shutil.copyfile(path, temporary)
@@ -373,8 +373,21 @@ def _place(weights: WeightsFile) -> Path:
     return weights_folder() / weights.name
 
 
-def _make_room(target: Path, length: int) -> None:
-    """Make the folder, and refuse in advance what will not fit on its disk."""
+def make_room(target: Path, length: int) -> None:
+    """Make the folder of a file, and refuse in advance what will not fit on its disk.
+
+    Parameters
+    ----------
+    target : Path
+        The file; what is there of it counts.
+    length : int
+        Its bytes in the end.
+
+    Raises
+    ------
+    WeightsError
+        There is not as much room, or the folder cannot be used.
+    """
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
