@@ -364,9 +364,7 @@ def test_what_is_kept_gives_any_tau(segmenter: PhraseSegmenter) -> None:
     for tau in (0.2, 0.5, 1.0):
         found = look.partition(tau)
         config = PhraseConfig("infected wound", tau=tau)
-        anew = PhraseSegmenter(
-            segmenter.diffusion, segmenter.digest, config, segmenter.device
-        )
+        anew = PhraseSegmenter(segmenter.diffusion, config)
         wanted = finish(anew.cutting(image))
         np.testing.assert_array_equal(found.segments, wanted.segments)
         np.testing.assert_array_equal(found.scores, wanted.scores)
@@ -386,14 +384,14 @@ def test_scores_are_means_of_the_words_less_the_background(
         inside = window.lean.numpy()[partition.segments == number]
         assert score == pytest.approx(inside.mean(), rel=1e-3, abs=1e-6)
     other = PhraseConfig("nuclei", tau=0.5)
-    anew = PhraseSegmenter(segmenter.diffusion, "", other, segmenter.device)
+    anew = PhraseSegmenter(segmenter.diffusion, other)
     (changed,) = finish(anew.look(picture())).windows
     assert not torch.allclose(changed.lean, window.lean)
 
 
 def test_without_a_phrase_nothing_is_chosen(segmenter: PhraseSegmenter) -> None:
     config = PhraseConfig("", tau=0.5)
-    bare = PhraseSegmenter(segmenter.diffusion, "", config, segmenter.device)
+    bare = PhraseSegmenter(segmenter.diffusion, config)
     prediction = bare.predict(picture())
     assert not prediction.probabilities[1].any()
     assert "click" in prediction.note

@@ -55,6 +55,7 @@ class Shelf:
             "image": 6,
             "segmenter": 3,
             "prediction": 1000,
+            "partition": 1000,
         }
     )
     room: int = 1 << 30

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from napari_medseg._config import from_dict
 from napari_medseg._types import AnySegmenter, JobError, Prediction, Progress
 from napari_medseg.batch.measuring import object_kinds
+from napari_medseg.engine import phrasing
 from napari_medseg.inference import open_segmenter
 from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
 from napari_medseg.models.everything import Everything
 from napari_medseg.models.phrase import PhraseSegmenter
+from napari_medseg.models.phrase_settings import is_phrase
 
 if TYPE_CHECKING:
     from napari_medseg._types import FloatArray, Job, LabelArray
@@ -28,7 +30,8 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     arguments : dict
         ``key``: the image's name; ``image``: ``float32 (C, Y, X)``; ``model``: a name
         or a model file; ``device``; ``objects``: settings of `ObjectConfig`, or None
-        for classes; ``classes``: settings of `ClassConfig`, may be left out.
+        for classes; ``classes``: settings of `ClassConfig`, may be left out;
+        ``phrase``: of a phrase, as `napari_medseg.engine.phrasing.cut` takes it.
     context : Context
         Keeps segmenter and probabilities.
 
@@ -42,16 +45,24 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     dict
         ``labels``: ``int32 (Y, X)``; ``kinds``: of objects the class of each, from
         the first on, 0 where it is not known; ``classes``: name and colour of each
-        class; ``note``: what the user should know, or nothing.
+        class; ``note``: what the user should know, or nothing; of a phrase
+        ``segments``: ``int32 (Y, X)``, all that there are.
     """
     yield Progress(0, 2, "loading the model")
     segmenter = opened(arguments, context)
     yield Progress(1, 2, "segmenting")
-    prediction = yield from _predicted(segmenter, arguments["image"])
+    found: dict[str, Any] = {}
+    if isinstance(segmenter, PhraseSegmenter):
+        prediction, found["segments"] = yield from phrasing.cut(
+            segmenter, arguments, context
+        )
+    else:
+        prediction = yield from _predicted(segmenter, arguments["image"])
     size = prediction.probabilities.nbytes
     context.shelf.put("prediction", arguments["key"], prediction, size)
     return {
         **_labels(prediction, arguments),
+        **found,
         "classes": [asdict(item) for item in prediction.classes],
         "note": prediction.note,
     }
@@ -73,6 +84,8 @@ def opened(arguments: Message, context: Context) -> AnySegmenter:
         Ready to predict.
     """
     model, device = arguments["model"], arguments["device"]
+    if is_phrase(model):
+        return phrasing.opened(model, device, context)
     segmenter: AnySegmenter = context.shelf.made(
         "segmenter",
         f"{device} {_fingerprint(model)}",
@@ -87,14 +100,14 @@ def relabel(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     Parameters
     ----------
     arguments : dict
-        ``key``: the image; ``objects``, ``classes``: as of `segment`.
+        ``key``: the image; ``objects``, ``classes``, ``phrase``: as of `segment`.
     context : Context
         Holds the probabilities.
 
     Returns
     -------
     dict
-        ``labels`` and ``kinds``, as of `segment`.
+        ``labels``, ``kinds`` and ``segments``, as of `segment`.
 
     Raises
     ------
@@ -105,7 +118,10 @@ def relabel(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     prediction: Prediction | None = context.shelf.get("prediction", arguments["key"])
     if prediction is None:
         raise JobError("The probabilities are no longer there; segment again.")
-    return _labels(prediction, arguments)
+    if arguments.get("phrase") is None:
+        return _labels(prediction, arguments)
+    prediction, segments = phrasing.cut_again(arguments, context)
+    return {**_labels(prediction, arguments), "segments": segments}
 
 
 def forget(arguments: Message, context: Context) -> Job[None]:
@@ -121,11 +137,12 @@ def forget(arguments: Message, context: Context) -> Job[None]:
     yield Progress(0, 1, "forgetting")
     context.shelf.drop("prediction", arguments["key"])
     context.shelf.drop("image", arguments["key"])
+    context.shelf.drop("partition", arguments["key"])
 
 
 def _predicted(segmenter: AnySegmenter, image: FloatArray) -> Job[Prediction]:
     """Predict; step by step where that takes long, so that a click comes between."""
-    if isinstance(segmenter, Everything | PhraseSegmenter):
+    if isinstance(segmenter, Everything):
         return (yield from segmenter.predicting(image))
     return segmenter.predict(image)
 

@@ -53,12 +53,15 @@ class Diffusion:
         Of diffusers and transformers.
     vae : object or None
         None where the model sees pixels.
+    digest : str
+        SHA-256 of its files.
     """
 
     unet: Any
     text_encoder: Any
     tokenizer: Any
     vae: Any | None = None
+    digest: str = ""
 
     @property
     def grid(self) -> int:
@@ -71,6 +74,12 @@ class Diffusion:
         if self.vae is not None:
             return 1 << (len(self.vae.config.block_out_channels) - 1)
         return math.isqrt(self.unet.config.in_channels // CHANNELS)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        found: torch.device = self.unet.device
+        return found
 
     @property
     def side(self) -> int:
@@ -176,7 +185,9 @@ def libraries() -> tuple[Any, Any]:
     return diffusers, transformers
 
 
-def read_diffusion(folder: Path, device: torch.device | None = None) -> Diffusion:
+def read_diffusion(
+    folder: Path, device: torch.device | None = None, digest: str = ""
+) -> Diffusion:
     """Read a model from a folder in the layout of diffusers.
 
     Only safetensors files are read. Weights that are stored in 16 bits are computed
@@ -188,6 +199,8 @@ def read_diffusion(folder: Path, device: torch.device | None = None) -> Diffusio
         With ``unet``, ``text_encoder``, ``tokenizer`` and mostly ``vae``.
     device : torch.device, optional
         Where to compute; by default the processor.
+    digest : str
+        SHA-256 of its files.
 
     Returns
     -------
@@ -212,7 +225,7 @@ def read_diffusion(folder: Path, device: torch.device | None = None) -> Diffusio
     if (folder / "vae").is_dir():
         # 16 bits are too few for some images
         vae = _part(folder, "vae", diffusers.AutoencoderKL, torch.float32)
-    model = Diffusion(unet, text, _tokenizer(folder, transformers), vae)
+    model = Diffusion(unet, text, _tokenizer(folder, transformers), vae, digest)
     _check_fit(model, folder)
     return model.to(device)
 

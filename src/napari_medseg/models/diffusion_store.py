@@ -43,6 +43,11 @@ _TAKEN = re.compile(
 """What is taken of a model; whatever else lies there is left."""
 
 
+def is_taken(name: str) -> bool:
+    """Tell whether a file, relative to a model's folder, is read at all."""
+    return _TAKEN.fullmatch(name) is not None
+
+
 def place(name: str) -> Path:
     """Return the folder of a model of this name; it need not exist."""
     return weights_folder() / FOLDER / name
@@ -284,7 +289,7 @@ def _files(folder: Path) -> Iterator[str]:
         plain = part.replace(".fp16.", ".")
         # where both are there, the one in full precision is read
         second = plain != part and (folder / plain).is_file()
-        if _TAKEN.fullmatch(part) and path.is_file() and not second:
+        if is_taken(part) and path.is_file() and not second:
             yield part
 
 

@@ -45,13 +45,13 @@ from napari_medseg.models.partition import joined
 from napari_medseg.models.phrase_look import Look, Seen, owned, owned_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
     from napari_medseg._types import FloatArray, Job, LabelArray
     from napari_medseg.models.framing import Box
-    from napari_medseg.models.partition import Partition
+    from napari_medseg.models.partition import Click, Partition
     from napari_medseg.models.phrase_look import Slices
     from napari_medseg.models.phrase_settings import PhraseConfig
 
@@ -68,19 +68,22 @@ class PhraseSegmenter:
     Attributes
     ----------
     diffusion : Diffusion
-        What is looked into.
-    digest : str
-        Of its weights.
+        What is looked into, where it lies.
     config : PhraseConfig
         Phrase and settings.
-    device : torch.device
-        Where to compute.
+
+    Raises
+    ------
+    InputError
+        The phrase, or the word for the background, is too long for the model.
     """
 
     diffusion: Diffusion
-    digest: str
     config: PhraseConfig
-    device: torch.device
+
+    def __post_init__(self) -> None:
+        for text in (self.config.text, self.config.background):
+            self.diffusion.tokens(text)
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -93,7 +96,9 @@ class PhraseSegmenter:
         """SHA-256 of the weights' hash and the settings."""
         # where the model lies does not matter
         settings = to_dict(replace(self.config, model=""))
-        told = json.dumps({"phrase": settings, "weights": self.digest}, sort_keys=True)
+        told = json.dumps(
+            {"phrase": settings, "weights": self.diffusion.digest}, sort_keys=True
+        )
         return hashlib.sha256(told.encode()).hexdigest()
 
     def predict(self, image: FloatArray) -> Prediction:
@@ -127,10 +132,29 @@ class PhraseSegmenter:
         partition = yield from self.cutting(image)
         return self.prediction(partition)
 
-    def prediction(self, partition: Partition) -> Prediction:
-        """Return what a partition says, as of every other segmenter."""
-        note = "" if partition.likely().any() else self._nothing(partition)
-        return Prediction(partition.probabilities(), self.classes, note)
+    def prediction(
+        self,
+        partition: Partition,
+        points: Sequence[Click] = (),
+        adds: Sequence[bool] = (),
+    ) -> Prediction:
+        """Return what a partition says, as of every other segmenter.
+
+        Parameters
+        ----------
+        partition : Partition
+            Of `cutting` or `Look.partition`.
+        points, adds
+            Clicks, as of `Partition.chosen`.
+
+        Returns
+        -------
+        Prediction
+            As of `predict`.
+        """
+        told = partition.likely().any() or bool(points)
+        note = "" if told else self._nothing(partition)
+        return Prediction(partition.probabilities(points, adds), self.classes, note)
 
     def _nothing(self, partition: Partition) -> str:
         """Say why no segment is meant."""
@@ -185,6 +209,10 @@ class PhraseSegmenter:
         usual = longest if longest <= 2 * side else 2 * side
         return max(SMALLEST, min(self.config.window or usual, longest))
 
+    def boxes(self, shape: tuple[int, int]) -> list[Box]:
+        """Return the windows of an image of so many rows and columns."""
+        return Framing(tile=self.tile(shape)).boxes(shape)
+
     def _prepared(self, image: FloatArray) -> tuple[FloatArray, list[Box]]:
         """Return three channels in [0, 1], and the windows."""
         if image.ndim != 3 or not image.size:
@@ -194,9 +222,8 @@ class PhraseSegmenter:
             )
         channels = len(image)
         usual = Normalisation.for_channels(channels, rgb=channels == 3)
-        shape = (image.shape[1], image.shape[2])
-        framing = Framing(tile=self.tile(shape))
-        return np.nan_to_num(normalise(image, usual)), framing.boxes(shape)
+        boxes = self.boxes((image.shape[1], image.shape[2]))
+        return np.nan_to_num(normalise(image, usual)), boxes
 
     def _seen(self, image: FloatArray, box: Box) -> Seen:
         """Look at one window."""
@@ -208,7 +235,7 @@ class PhraseSegmenter:
         side = self.diffusion.side
         pixels = resize(torch.from_numpy(square)[None], (side, side)).clamp(0, 1)
         with torch.inference_mode():
-            maps, lean = self._attention(pixels.to(self.device), tile)
+            maps, lean = self._attention(pixels.to(self.diffusion.device), tile)
             begin = anchors(self.diffusion.grid, self.config.anchors).to(maps.device)
             near = distances(maps[begin], maps)
         return Seen(box, tile, maps, near, lean[:height, :width].contiguous())
@@ -274,10 +301,29 @@ def open_phrase(
     MedsegError
         diffusers or transformers is not installed.
     """
-    folder = diffusion_store.find(base or config.model)
+    return PhraseSegmenter(open_diffusion(base or config.model, device), config)
+
+
+def open_diffusion(name: str, device: str = "auto") -> Diffusion:
+    """Open a diffusion model.
+
+    Parameters
+    ----------
+    name : str
+        A name that ``models list`` shows, or a folder; empty for the first here.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to compute.
+
+    Returns
+    -------
+    Diffusion
+        For any number of phrases.
+
+    Raises
+    ------
+    InputError, WeightsError, MedsegError
+        As for `open_phrase`.
+    """
+    folder = diffusion_store.find(name)
     target = resolve_device(device)
-    diffusion = read_diffusion(folder, target)
-    for text in (config.text, config.background):
-        diffusion.tokens(text)
-    digest = diffusion_store.digest_of(folder)
-    return PhraseSegmenter(diffusion, digest, config, target)
+    return read_diffusion(folder, target, diffusion_store.digest_of(folder))

@@ -19,7 +19,9 @@ from qtpy.QtWidgets import (
 
 from napari_medseg._types import MedsegError
 from napari_medseg.io.model_file import read_card
-from napari_medseg.models import bundled
+from napari_medseg.models import bundled, diffusion_store
+from napari_medseg.models.diffusion_registry import DIFFUSIONS
+from napari_medseg.models.phrase_settings import PhraseConfig
 from napari_medseg.models.registry import (
     CLASSICAL,
     EVERYTHING,
@@ -31,7 +33,7 @@ from napari_medseg.models.weights import here, weights_folder
 from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TUNED = "models"
 """Folder of this user's tuned models, among the weights."""
@@ -64,6 +66,20 @@ def tuned_folder() -> Path:
 def entries() -> list[ModelEntry]:
     """Return every segmenter: tuned (the latest first), the shelf, SAM, classical."""
     return [*_own(), *_shelf(), *_everything(), *_untuned(), *_classical()]
+
+
+def phrases() -> list[ModelEntry]:
+    """Return one entry for each diffusion model that is here; its phrase is empty."""
+    about = (
+        "Segments what a phrase says, without training: a proposal. tau acts at once, "
+        "and a click on a segment adds it or takes it away."
+    )
+    found = []
+    for name in diffusion_store.here():
+        title = DIFFUSIONS[name].title if name in DIFFUSIONS else name
+        entry = ModelEntry(PhraseConfig(model=name).name, f"A phrase: {title}", about)
+        found.append(entry)
+    return found
 
 
 def entry_of_file(path: Path) -> ModelEntry:
@@ -135,6 +151,13 @@ def _told(path: Path) -> str:
 class ModelChoice(QWidget):
     """Lets the user choose a segmenter, or open a model file.
 
+    Parameters
+    ----------
+    parent : QWidget, optional
+        The parent.
+    more : callable, optional
+        Returns segmenters that this form alone can use.
+
     Attributes
     ----------
     changed : Signal
@@ -146,9 +169,14 @@ class ModelChoice(QWidget):
     changed = Signal()
     refused = Signal(str)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        parent: QWidget | None = None,
+        more: Callable[[], list[ModelEntry]] = list,
+    ) -> None:
         super().__init__(parent)
         self._entries: list[ModelEntry] = []
+        self._more = more
         self._box = QComboBox()
         self._box.setObjectName("model")
         self._box.setToolTip("What segments: your own models, bundled ones, thresholds")
@@ -183,7 +211,7 @@ class ModelChoice(QWidget):
         """List the segmenters again, such as after a tuning; the choice stays."""
         before = self.model if self._entries else None
         opened = [item for item in self._entries if _is_elsewhere(item)]
-        self._show([*opened, *entries()])
+        self._show([*opened, *entries(), *self._more()])
         if before is not None:
             self.choose(before)
 

@@ -59,7 +59,8 @@ class Order:
     model : str
         As `napari_medseg.inference.open_segmenter` takes it.
     how : mapping
-        ``objects`` and ``classes`` as the engine's job ``segment`` takes them.
+        ``objects``, ``classes`` and ``phrase`` as the engine's job ``segment`` takes
+        them.
     device : str
         Where to compute.
     title : str
@@ -96,12 +97,15 @@ class Labelled:
         Name and colour of each class; None where only a slider was moved.
     large : LargeLabels or None
         Of a large part: its labels, on the disk.
+    segments : ndarray or None
+        Of a phrase: ``int32 (Y, X)``, all segments, chosen or not.
     """
 
     labels: LabelArray | None
     kinds: list[int]
     classes: list[dict[str, str]] | None
     large: LargeLabels | None = None
+    segments: LabelArray | None = None
 
 
 @dataclass
@@ -306,7 +310,7 @@ class SegmentRun(QObject):
         def take(result: dict[str, Any]) -> None:
             if generation != self._generation:
                 return
-            self.labelled.emit(part, Labelled(result["labels"], result["kinds"], None))
+            self.labelled.emit(part, _made(result | {"classes": None}))
             self._relabel(order, rest, how)
 
         def again(error: MedsegError) -> None:
@@ -344,7 +348,8 @@ def _question(
 def _made(result: dict[str, Any]) -> Labelled:
     """Return what the engine made of a part."""
     large = read_levels(result["levels"]) if "levels" in result else None
-    return Labelled(result.get("labels"), result["kinds"], result["classes"], large)
+    labels, segments = result.get("labels"), result.get("segments")
+    return Labelled(labels, result["kinds"], result["classes"], large, segments)
 
 
 def _summary(state: _State) -> str:

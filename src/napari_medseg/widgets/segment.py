@@ -22,7 +22,8 @@ from napari_medseg.widgets._command import segment_command
 from napari_medseg.widgets._jobs import Activity, engine_of
 from napari_medseg.widgets._large import is_large
 from napari_medseg.widgets._layers import all_slices, region_in_view, slice_in_view
-from napari_medseg.widgets._models import ModelChoice
+from napari_medseg.widgets._models import ModelChoice, phrases
+from napari_medseg.widgets._phrase import PhrasePanel
 from napari_medseg.widgets._preferences import preferences
 from napari_medseg.widgets._results import ResultLayers
 from napari_medseg.widgets._saving import SaveButtons
@@ -74,8 +75,12 @@ class SegmentWidget(QWidget):
         self._results.told.connect(self._on_measured)
         self._outcome: list[str] = []  # of the latest run: what stays to be read
         self._layers = layer_choice(Image, "The image or stack to segment")
-        self.models = ModelChoice()
+        self.models = ModelChoice(more=phrases)
         self.models.refused.connect(self._tell)
+        self.phrase = PhrasePanel(viewer, self)
+        self.phrase.changed.connect(self._relabel)
+        self.phrase.asked.connect(self._start)
+        self.models.changed.connect(lambda: self.phrase.choose(self.models.model))
         self._scope = combo("scope", SCOPES, "What is segmented")
         self._result = combo(
             "result", RESULTS, "One value for each class, or for each object"
@@ -115,6 +120,7 @@ class SegmentWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addLayout(row)
+        layout.insertWidget(1, self.phrase)
         for part in (self._bar, self._sliders, self.files, copy, self._told):
             layout.addWidget(part)
         layout.addStretch(1)
@@ -148,7 +154,9 @@ class SegmentWidget(QWidget):
 
     def how(self) -> dict[str, Any]:
         """Return how labels are made, as the engine's job ``segment`` takes it."""
-        made = {"objects": None, "classes": None}
+        made: dict[str, Any] = {"objects": None, "classes": None}
+        phrase = self.phrase.values()
+        made |= {"phrase": phrase} if phrase is not None else {}
         return made | {self._sliders.kind: self._sliders.values()}
 
     def save(self, path: Path) -> None:
@@ -208,13 +216,16 @@ class SegmentWidget(QWidget):
         except MedsegError as error:
             self._tell(str(error))
             return
+        model, title = self.models.model, self.models.title
+        self.phrase.clear()  # segments are others now
         order = Order(
             parts,
-            self.models.model,
+            self.phrase.model(model),
             self.how(),
             device=preferences().device,
-            title=self.models.title,
+            title=self.phrase.title(model, title),
         )
+        self.phrase.begin(order)
         run = self._new_run()
         self._outcome = []
         self._results.begin(order, self._sliders.kind)
@@ -229,6 +240,7 @@ class SegmentWidget(QWidget):
         run = SegmentRun(self._the_engine(), self)
         run.progressed.connect(self._on_progressed)
         run.labelled.connect(self._results.take)
+        run.labelled.connect(self.phrase.take)
         run.noted.connect(self._on_noted)
         run.ended.connect(self._on_ended)
         self._run = run
@@ -301,7 +313,7 @@ class SegmentWidget(QWidget):
         line = segment_command(
             sources,
             sources[0].parent / "segmented",
-            model=self.models.model,
+            model=self.phrase.model(self.models.model, whole=True),
             objects=objects,
             classes=None if objects else self._sliders.changed_values(),
             device=preferences().device,
