@@ -62,6 +62,7 @@ QT = frozenset({"PyQt5", "PyQt6", "PySide2", "PySide6"})
 
 TORCH = frozenset(
     {
+        "diffusers",
         "lightning",
         "lightning_fabric",
         "monai",
@@ -81,6 +82,8 @@ QUICK = (
     "instances object_settings measurements blocks large scratch batch samples "
     "evaluation layer_data models.__init__ models.registry models.bundled "
     "models.weights models._download models.everything_settings models.overlaps "
+    "models.diffusion_registry models.diffusion_store models.partition "
+    "models.phrase_settings "
     "quality.__init__ quality.settings "
     "training.__init__ training.settings training.prompt_tuning "
     "training.network_training training.superpixels training.pretraining_settings "
@@ -91,7 +94,7 @@ QUICK = (
 COMPUTE_SIDE = frozenset(
     f"engine.{name}"
     for name in (
-        "__main__ batching comparing estimating large_layers measuring prompting "
+        "__main__ batching comparing estimating large_layers measuring phrasing prompting "
         "segmenting server training"
     ).split()
 )
