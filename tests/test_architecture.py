@@ -94,8 +94,8 @@ QUICK = (
 COMPUTE_SIDE = frozenset(
     f"engine.{name}"
     for name in (
-        "__main__ batching comparing estimating large_layers measuring phrasing prompting "
-        "segmenting server training"
+        "__main__ batching comparing estimating large_layers measuring phrasing "
+        "prompting segmenting server training"
     ).split()
 )
 """What runs in the compute process alone, and so may import torch."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from diffusion_models import save_diffusion
 from folders import assert_refused, command
 from safetensors.torch import load_file, save_file
@@ -339,3 +340,39 @@ def test_tau_and_clicks_act_on_what_is_kept(source: Path, scene: np.ndarray) -> 
     assert context.shelf.get("diffusion", f"cpu {source}") is model
     finish(forget({"key": "k"}, context))
     assert context.shelf.get("partition", "k") is None
+
+
+# --------------------------------------------------------- files as they are published
+
+
+def older(state: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """Return weights in 16 bits, under the names of Stable Diffusion's own files."""
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    found = {}
+    for key, weights in state.items():
+        name = f"text_model.{key}" if part == "text_encoder" else key
+        for new, old in names.items() if part == "vae" else ():
+            name = name.replace(f".attentions.0.{new}.", f".attentions.0.{old}.")
+        found[name] = weights.half()
+    if part == "text_encoder":
+        found["text_model.embeddings.position_ids"] = torch.arange(12)[None]
+    return found
+
+
+def test_files_of_older_versions_in_16_bits_are_read(tmp_path: Path) -> None:
+    folder = save_diffusion(tmp_path / "model")
+    new = diffusion.read_diffusion(folder)
+    for part in ("unet", "vae", "text_encoder"):
+        path = diffusion.weights_file(folder / part)
+        half = path.with_suffix(".fp16.safetensors")
+        save_file(older(load_file(path), part), half, metadata={"format": "pt"})
+        path.unlink()
+    old = diffusion.read_diffusion(folder)
+    image = torch.rand(1, 3, old.side, old.side)
+    torch.testing.assert_close(
+        old.latent(image), new.latent(image), rtol=0.05, atol=0.01
+    )
+    states = old.states(["wound"]).float()
+    torch.testing.assert_close(states, new.states(["wound"]), rtol=0.1, atol=0.1)
+    imported = diffusion_store.import_folder(folder)
+    assert diffusion.weights_file(imported / "vae").name.endswith(".fp16.safetensors")
