@@ -37,9 +37,19 @@ from napari_medseg.models.phrase_look import owned
 from napari_medseg.models.phrase_settings import PhraseConfig, is_phrase, phrase_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from napari_medseg._types import FloatArray
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the networks are so small that others only wait."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
