@@ -238,7 +238,7 @@ class PhraseSegmenter:
             maps, lean = self._attention(pixels.to(self.diffusion.device), tile)
             begin = anchors(self.diffusion.grid, self.config.anchors).to(maps.device)
             near = distances(maps[begin], maps)
-        return Seen(box, tile, maps, near, lean[:height, :width].contiguous())
+        return Seen(box, tile, maps, near, lean[:height, :width].cpu().contiguous())
 
     def _attention(self, pixels: Tensor, tile: int) -> tuple[Tensor, Tensor]:
         """Return the aggregated maps, and the lean ``(tile, tile)`` to the phrase."""

@@ -39,7 +39,8 @@ class Seen:
     near : Tensor
         ``float32 (A, grid²)``, distances of the anchors' maps to all.
     lean : Tensor
-        ``float32 (h, w)`` of the box: the phrase's map minus the background's.
+        ``float32 (h, w)`` of the box, on the processor: the phrase's map minus the
+        background's.
     """
 
     box: Box
@@ -67,15 +68,15 @@ class Seen:
         if config.refine:
             found = refined(self.maps, found)
         grid = round(len(self.maps) ** 0.5)
-        numbers = segmented(found, grid, (self.tile, self.tile))
         height, width = self.box.shape
-        numbers = numbers[:height, :width]
+        whole = segmented(found, grid, (self.tile, self.tile))
+        numbers = whole[:height, :width].cpu()
         flat = numbers.flatten()
         area = torch.bincount(flat, minlength=len(found))
-        sums = torch.zeros(len(found), dtype=torch.float64, device=flat.device)
+        sums = torch.zeros(len(found), dtype=torch.float64)
         sums.index_add_(0, flat, self.lean.flatten().double())
         scores = (sums / area.clamp_min(1)).float()
-        return (numbers + 1).to(torch.int32).cpu().numpy(), scores.cpu().numpy()
+        return (numbers + 1).to(torch.int32).numpy(), scores.numpy()
 
 
 @dataclass(frozen=True, slots=True)
