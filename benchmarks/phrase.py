@@ -37,7 +37,8 @@ PHRASES = {
 }
 """By set: what is looked for, and what surrounds it."""
 
-TAUS = (0.3, 0.5, 0.7, 0.9, 1.1)
+TAUS = (0.01, 0.03, 0.1, 0.3, 0.9, 1.1)
+"""From those of a model whose attention is nearly even to the published ones."""
 
 QUICK_IMAGES = 2
 

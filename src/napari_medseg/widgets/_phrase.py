@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_medseg.widgets._segmenting import Labelled, Order, Part
 
-LOWEST, HIGHEST = 0.05, 2.0
+LOWEST, HIGHEST = 0.01, 2.0
 """Ends of the slider for τ."""
 
 SEGMENTS = "segments"
