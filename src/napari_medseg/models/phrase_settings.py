@@ -35,7 +35,7 @@ class PhraseConfig:
     tau: float = setting(
         0.9,
         "How alike the parts of a segment are; lower gives more segments.",
-        ge=0.001,
+        ge=0.0001,
         le=5,
     )
     window: int | None = setting(
