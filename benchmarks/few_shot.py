@@ -62,6 +62,9 @@ SEEDS = (0, 1, 2)
 QUICK_SETS, QUICK_IMAGES, QUICK_TEST = ("membrane", "phase"), 8, 8
 """What ``--quick`` does: sets, annotated images, test images."""
 
+QUICK_SHARE = 0.5
+"""Share of the usual steps that ``--quick`` takes."""
+
 RESULTS = Path("benchmarks/results/few_shot.jsonl")
 
 QUICK_RESULTS = Path("benchmarks/results/few_shot_quick.jsonl")
@@ -151,7 +154,10 @@ def run(
         typer.Option(help="Results, a line a run; of --quick apart from the others."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="Two sets, 8 images, one seed: under ten minutes.")
+        bool,
+        typer.Option(
+            help="Two sets, 8 images, one seed, half the steps: under ten minutes."
+        ),
     ] = False,
     sets: Annotated[str, typer.Option(help="Only these sets, by commas.")] = "",
     images: Annotated[int, typer.Option(help="Only this number of images.")] = 0,
@@ -170,19 +176,21 @@ def run(
         if cell in done:
             continue
         budget = done[leader]["seconds"] if leader in done else 0.0
-        row = in_process(data, cell, budget, most)
+        row = in_process(data, cell, budget, most, QUICK_SHARE if quick else 1.0)
         done[cell] = row
         with out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(cell, row.get("dice", row.get("error")), flush=True)
 
 
-def in_process(data: Path, cell: Cell, budget: float, most: int) -> dict[str, Any]:
+def in_process(
+    data: Path, cell: Cell, budget: float, most: int, share: float
+) -> dict[str, Any]:
     """Do one run in a process of its own."""
     command = [sys.executable, __file__, "one", "--data", str(data)]
     command += ["--name", cell.set, "--images", str(cell.images)]
     command += ["--seed", str(cell.seed), "--method", cell.method]
-    command += ["--seconds", str(budget), "--test", str(most)]
+    command += ["--seconds", str(budget), "--test", str(most), "--share", str(share)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     row = {
         "sam": weights(),
@@ -205,19 +213,20 @@ def one(
     method: Annotated[str, typer.Option()],
     seconds: Annotated[float, typer.Option(help="Budget; 0: as many as it takes.")],
     test: Annotated[int, typer.Option(help="Test images, at most.")] = TEST_IMAGES,
+    share: Annotated[float, typer.Option(help="Share of PTSAM's usual steps.")] = 1.0,
 ) -> None:
     """Do one run and print its figures."""
     torch.set_num_threads(1)
     pairs = SETS[name].draw(data, images, seed)
     started = time.process_time()
-    segmenter, facts = trained(method, pairs, seconds, seed)
+    segmenter, facts = trained(method, pairs, seconds, seed, share)
     facts["seconds"] = round(time.process_time() - started, 1)
     facts["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps(facts | measure(segmenter, SETS[name].test(data)[:test])))
 
 
 def trained(
-    method: str, pairs: Any, seconds: float, seed: int
+    method: str, pairs: Any, seconds: float, seed: int, share: float = 1.0
 ) -> tuple[AnySegmenter, dict[str, Any]]:
     """Return what a method makes of pairs, and what it trained."""
     if method == "untuned":
@@ -231,7 +240,8 @@ def trained(
             key: item.contiguous() for key, item in unet.network.state_dict().items()
         }
         return unet, {"parameters": count, "bytes": len(save(weights))}
-    study = studied(WAYS[method], pairs, 0.0 if method == LEADER else seconds, seed)
+    budget = 0.0 if method == LEADER else seconds
+    study = studied(WAYS[method], pairs, budget, seed, share)
     weights = {
         name: item.detach().contiguous()
         for name, item in study.trained.named_parameters()
@@ -241,12 +251,15 @@ def trained(
     return StudiedSegmenter(study), facts | {"steps": study.parts[-1].result.steps}
 
 
-def studied(way: Way, pairs: Any, seconds: float, seed: int) -> Study:
+def studied(
+    way: Way, pairs: Any, seconds: float, seed: int, share: float = 1.0
+) -> Study:
     """Train one way; with seconds given, as many steps as fit into them."""
     started = time.process_time()
     config = PromptTuning(
         learning_rate=way.learning_rate,
         batch=way.batch,
+        steps=round(share * PromptTuning().steps),
         validate=None if len(pairs) >= HOLD_OUT_FROM else 0,
         seed=seed,
     )
