@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_medseg.exchange._package import model_library
-from napari_medseg.models.registry import METHODS
 from napari_medseg.training.report import NO_BETTER
 
 if TYPE_CHECKING:
@@ -38,10 +37,7 @@ def score(card: ModelCard) -> str:
 
 def _compared(card: ModelCard) -> tuple[str, float] | None:
     """Return what a model was compared with, in words, and its Dice."""
-    method = METHODS.get(card.kind)
-    goes_on = method is not None and method.begins_with_a_model
-    before = "the old model on its own channel" if goes_on else "SAM untuned"
-    for field, name in (("untuned", before), ("otsu", "Otsu's threshold")):
+    for field, name in (("untuned", "SAM untuned"), ("otsu", "Otsu's threshold")):
         scores = card.scores.get(field)
         if scores:
             return name, scores["dice"]
