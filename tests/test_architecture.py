@@ -84,6 +84,7 @@ QUICK = (
     "models.weights models._download models.everything_settings models.overlaps "
     "models.diffusion_registry models.diffusion_store models.partition "
     "models.phrase_settings "
+    "models.adapter_settings training.channel_training "
     "quality.__init__ quality.settings "
     "training.__init__ training.settings training.prompt_tuning "
     "training.network_training training.superpixels training.pretraining_settings "

@@ -79,5 +79,6 @@ def train(pairs: Pairs, config: Any, *, date: str = "") -> Segmenter:
         Ready to predict and to save.
     """
     trained = finish(train_job(pairs, config, Conduct(date)))
-    # the checkpoint at hand need not be looked for
-    return Segmenter(trained.model_file, config.device, getattr(config, "sam", None))
+    # what lies underneath is at hand and need not be looked for
+    base = getattr(config, "sam", None) or getattr(config, "start_from", None)
+    return Segmenter(trained.model_file, config.device, base or None)

@@ -281,7 +281,11 @@ class Segmenter:
     device : {"auto", "cpu", "cuda", "mps"}
         Where to compute.
     base : str, optional
-        Checkpoint of the SAM underneath, where it is not found by itself.
+        Checkpoint of the SAM, or file of the model, underneath, where it is not found
+        by itself.
+    alone : {"", "old", "new"}
+        For a model that a channel was added to: whether images have, or shall be seen
+        by, the old channels alone or the new one alone.
 
     Raises
     ------
@@ -289,6 +293,8 @@ class Segmenter:
         The model is of a kind that this version does not know.
     WeightsError
         The weights underneath are not there.
+    InputError
+        ``alone`` was said of a model that no channel was added to.
     """
 
     def __init__(
@@ -296,6 +302,7 @@ class Segmenter:
         model_file: model_files.ModelFile,
         device: str = "auto",
         base: str | None = None,
+        alone: str = "",
     ) -> None:
         card = model_file.card
         method = METHODS.get(card.kind)
@@ -315,6 +322,14 @@ class Segmenter:
         self.parts = method.parts
         module, build = method.network
         self.network: Network = getattr(import_module(module), build)(model_file, base)
+        self.alone = alone
+        self._added = method.begins_with_a_model
+        if alone:
+            # brings MONAI along, which other models do not need
+            adapters = import_module("napari_medseg.models.adapters")
+            self.network, self.normalisation = adapters.with_one(
+                self.network, alone, self.normalisation
+            )
 
     def predict(self, image: FloatArray) -> Prediction:
         """Segment an image.
@@ -336,8 +351,9 @@ class Segmenter:
         JobError
             Memory ran out.
         """
+        normalisation = self._fitting(len(image))
         probabilities, note = predict_probabilities(
-            image, self.network, self.normalisation, self.plan
+            image, self.network, normalisation, self.plan
         )
         return self._prediction(probabilities, note)
 
@@ -361,9 +377,24 @@ class Segmenter:
         JobError
             Memory ran out.
         """
-        bands = predict_bands(pixels, self.network, self.normalisation, self.plan)
+        normalisation = self._fitting(pixels.shape[0])
+        bands = predict_bands(pixels, self.network, normalisation, self.plan)
         for probabilities, note in bands:
             yield self._prediction(probabilities, note)
+
+    def _fitting(self, count: int) -> Normalisation:
+        """Return the channels for images with so many of them."""
+        chosen = self.normalisation
+        if self.alone and count == len(chosen.channels):
+            # nothing else is in them, so they are what was said
+            return replace(chosen, channels=tuple(range(count)))
+        if self._added and not self.alone and count < len(chosen.channels):
+            raise InputError(
+                f"This image has {count} channel{'s' * (count != 1)}, and the model "
+                f"sees {len(chosen.channels)}. Where one of the two is missing, say "
+                "which is there: --alone old, or --alone new."
+            )
+        return chosen
 
     def _prediction(self, probabilities: FloatArray, note: str) -> Prediction:
         """Make a prediction of what the network's classes say."""
@@ -375,8 +406,9 @@ class Segmenter:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the model file."""
-        return model_files.digest(self.model_file)
+        """SHA-256 of the model file, and which channels are seen, if not all."""
+        digest = model_files.digest(self.model_file)
+        return f"{digest}, {self.alone} alone" if self.alone else digest
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model file; it is there whole or not at all."""
@@ -384,7 +416,10 @@ class Segmenter:
 
 
 def load(
-    path: str | os.PathLike[str], device: str = "auto", base: str | None = None
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    base: str | None = None,
+    alone: str = "",
 ) -> Segmenter:
     """Load a segmenter from a model file.
 
@@ -395,7 +430,11 @@ def load(
     device : {"auto", "cpu", "cuda", "mps"}
         Where to compute.
     base : str, optional
-        Checkpoint of the SAM underneath, where it is not found by itself.
+        Checkpoint of the SAM, or file of the model, underneath, where it is not found
+        by itself. The model that a channel was added to is also looked for in the
+        folder of the file.
+    alone : {"", "old", "new"}
+        As for `Segmenter`.
 
     Returns
     -------
@@ -409,11 +448,14 @@ def load(
     WeightsError
         The weights underneath are not there.
     """
-    return Segmenter(model_files.load(path), device, base)
+    found = model_files.load(path)
+    if base is None:
+        base = model_files.beside(path, found.card)
+    return Segmenter(found, device, base, alone)
 
 
 def open_segmenter(
-    name: str, device: str = "auto", base: str | None = None
+    name: str, device: str = "auto", base: str | None = None, alone: str = ""
 ) -> AnySegmenter:
     """Open any segmenter: a tuned model, a SAM, all it finds, a phrase, a threshold.
 
@@ -425,8 +467,10 @@ def open_segmenter(
     device : {"auto", "cpu", "cuda", "mps"}
         Where to compute.
     base : str, optional
-        Checkpoint of the SAM underneath, where it is not found by itself; for a phrase
-        the diffusion model.
+        Checkpoint of the SAM, or file of the model, underneath, where it is not found
+        by itself; for a phrase the diffusion model.
+    alone : {"", "old", "new"}
+        As for `Segmenter`.
 
     Returns
     -------
@@ -436,12 +480,19 @@ def open_segmenter(
     Raises
     ------
     InputError
-        There is neither such a file nor such a name.
+        There is neither such a file nor such a name, or ``alone`` was said of a model
+        that no channel was added to.
     ModelFileError, WeightsError
         As for `load`.
     MedsegError
         For a phrase: diffusers or transformers is not installed.
     """
+    is_file = Path(name).suffix.lower() == ".medseg" or Path(name).exists()
+    if alone and not is_file:
+        raise InputError(
+            f"{name} sees all the channels it uses; --alone is for the file of a "
+            "channel that was added to a model."
+        )
     classical = open_classical(name)
     if classical is not None:
         return classical
@@ -462,8 +513,8 @@ def open_segmenter(
         return everything
     if name in SAMS or name in imported():
         return Segmenter(_untuned(name), device, base)
-    if Path(name).suffix.lower() == ".medseg" or Path(name).exists():
-        return load(name, device, base)
+    if is_file:
+        return load(name, device, base, alone)
     names = [*CLASSICAL, EVERYTHING.name, *SPECIALISTS, *SAMS, *imported()]
     raise InputError(
         f"{name!r} is neither a model file nor the name of a segmenter; the names are "

@@ -137,7 +137,9 @@ class Recipe:
             computer can be ended on another.
         """
         values = to_dict(settings)
-        for name in ("model", "device", "base", "references", "reference_masks"):
+        apart = ("model", "device", "base", "references", "reference_masks")
+        # the identity tells which channel is seen alone
+        for name in (*apart, "alone"):
             del values[name]
         values["formats"] = sorted(values["formats"])
         if settings.objects is None:

@@ -36,7 +36,7 @@ def open_model(settings: BatchSettings) -> AnySegmenter:
     Parameters
     ----------
     settings : BatchSettings
-        Model, device and base.
+        Model, device, base, and which channel is seen alone.
 
     Returns
     -------
@@ -49,12 +49,14 @@ def open_model(settings: BatchSettings) -> AnySegmenter:
         As for `napari_medseg.inference.open_segmenter`.
     """
     quick = open_classical(settings.model)
-    if quick is not None:
+    if quick is not None and not settings.alone:
         return quick
     # torch takes seconds, which a worker spends on it only where it is needed
     from napari_medseg.inference import open_segmenter
 
-    return open_segmenter(settings.model, settings.device, settings.base)
+    return open_segmenter(
+        settings.model, settings.device, settings.base, settings.alone
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,21 @@ class BatchSettings:
 
     Attributes
     ----------
-    model, device, base, objects, classes, formats, probabilities,
+    model, device, base, alone, objects, classes, formats, probabilities,
     references, reference_masks
         See the help text of each field.
     """
 
     model: str = setting("", "A .medseg file, or a name of `models list`")
     device: str = setting("auto", "Where to compute: auto, cpu, cuda or mps")
-    base: str | None = setting(None, "Checkpoint of the SAM the model was tuned on")
+    base: str | None = setting(
+        None, "Checkpoint of the SAM, or file of the model, that the model goes on from"
+    )
+    alone: str = setting(
+        "",
+        "Where a channel was added to the model: see the old channel alone, or the new",
+        choices=("", "old", "new"),
+    )
     objects: ObjectConfig | None = setting(  # noqa: RUF009  (it is a field)
         None, "How objects are found; without it, classes are written"
     )

@@ -203,6 +203,8 @@ def _print_training(report: Any, out: Path, run_path: Path) -> None:
             f"Held-out Dice {tuned.dice:.3f} ± {tuned.dice_sd:.3f} on {tuned.images} "
             f"images that were not trained on{other}."
         )
+    for mode, scores in report.alone.items():
+        typer.echo(f"With the {mode} channel alone: Dice {scores.dice:.3f}.")
     for warning in report.warnings:
         typer.echo(f"Warning: {warning}", err=True)
     typer.echo(

@@ -132,7 +132,18 @@ def segment(
         Path | None, typer.Option(help="Folder of the masks of --references.")
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Checkpoint of the SAM the model was tuned on.")
+        str | None,
+        typer.Option(
+            help="What the model was tuned on, if it is not found: checkpoint of a "
+            "SAM, or the model file that a channel was added to."
+        ),
+    ] = None,
+    alone: Annotated[
+        str | None,
+        typer.Option(
+            help="For a model that a channel was added to: see the old channel alone, "
+            "or the new one alone (old, new)."
+        ),
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -163,6 +174,7 @@ def segment(
             model=model,
             device=device,
             base=base,
+            alone=alone or "",
             formats=tuple(filter(None, (export or "").replace(",", " ").split())),
             probabilities=probabilities,
             references=None if references is None else str(references),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari_medseg.comparing.settings import CompareConfig
     from napari_medseg.io.pairs import Pairs
 
-WHERE_NAMED = ("mamba", "xnet")
+WHERE_NAMED = ("mamba", "unetr", "xnet")
 """Methods that are tried only where they are asked for: they need so long that the
 others would have no time left."""
 
@@ -68,8 +68,9 @@ def recipes_for(pairs: Pairs, config: CompareConfig) -> tuple[Recipe, ...]:
             ready.append(Recipe(config.sam, f"{SAMS[config.sam].title}, untuned"))
     trained = [
         Recipe(name, METHODS[name].title, name)
-        for name in METHODS
-        if not METHODS[name].parts or pairs.annotation_kind == "instances"
+        for name, method in METHODS.items()
+        if not method.parts or pairs.annotation_kind == "instances"
+        if not method.begins_with_a_model
     ]
     more = Recipe(
         "ptsam-encoder",

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_medseg._types import InputError, Job, JobError, Progress
+from napari_medseg._types import (
+    InputError,
+    Job,
+    JobError,
+    ModelFileError,
+    Progress,
+)
 from napari_medseg.exchange._description import describe
 from napari_medseg.exchange._facts import cautions_of
 from napari_medseg.exchange._network import write_network
@@ -28,6 +34,7 @@ from napari_medseg.exchange._readme import write_readme
 from napari_medseg.inference import Segmenter
 from napari_medseg.io import model_file as model_files
 from napari_medseg.io.atomic import atomic_path
+from napari_medseg.models.registry import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +119,7 @@ def export_bioimageio(
     yield Progress(0, 4, "loading the model")
     import_library()  # that takes seconds
     model_file = model_files.load(model)
+    _refuse_added(model, model_file.card.kind)
     segmenter = Segmenter(model_file, "cpu", base)
     # Windows cannot delete a file that the library still holds open
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
@@ -133,6 +141,16 @@ def export_bioimageio(
                 f"{out} cannot be written: {error.strerror or error}."
             ) from error
     return Exported(out, format_version(), tested, tuple(cautions))
+
+
+def _refuse_added(model: Path, kind: str) -> None:
+    """Refuse a channel that was added to another model: two files, two licences."""
+    method = METHODS.get(kind)
+    if method is not None and method.begins_with_a_model:
+        raise ModelFileError(
+            f"{model} adds a channel to another model, and cannot be exported as a "
+            "package of its own. Export the other model, or share both files."
+        )
 
 
 def _check_names(out: Path, authors: Sequence[str], *, overwrite: bool) -> None:

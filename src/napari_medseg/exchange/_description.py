@@ -47,6 +47,11 @@ CITATIONS = {
         "Zhou et al., XNet v2 (arXiv 2409.00947), as used by WT-BCP (arXiv 2504.14445)",
         "10.48550/arXiv.2409.00947",
     ),
+    "unetr": (
+        "Hatamizadeh et al., UNETR: Transformers for 3D Medical Image Segmentation, "
+        "WACV 2022 (arXiv 2103.10504)",
+        "10.1109/WACV51458.2022.00181",
+    ),
 }
 """Text and DOI of what to cite: for what has a SAM underneath, and by kind."""
 

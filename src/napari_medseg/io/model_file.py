@@ -299,6 +299,29 @@ def digest(model_file: ModelFile) -> str:
     return content_digest(card, tensors)
 
 
+def beside(path: str | os.PathLike[str], card: ModelCard) -> str | None:
+    """Return the model file underneath another that lies in its folder.
+
+    Parameters
+    ----------
+    path : path-like
+        A model file.
+    card : ModelCard
+        Its card.
+
+    Returns
+    -------
+    str or None
+        The model file of the name that the card gives, if it is there; whether it is
+        the right one is for who reads it to see.
+    """
+    # a card is not trusted to name other folders
+    name = Path(str(card.base.get("name", ""))).name
+    other = Path(path).parent / name
+    there = name.lower().endswith(".medseg") and other.is_file()
+    return str(other) if there else None
+
+
 def _card_to_json(card: ModelCard, path: Path) -> dict[str, Any]:
     """Return a card as checked JSON values."""
     values = {item.name: getattr(card, item.name) for item in fields(card)}

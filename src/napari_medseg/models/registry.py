@@ -141,7 +141,9 @@ class MethodEntry:
     parts : bool
         Whether the network's classes are background, interior and border of objects.
     trains : str
-        The network of `NETWORKS` that is trained whole; empty where a SAM is tuned.
+        The network of `NETWORKS` that is trained; empty where a SAM is tuned.
+    begins_with_a_model : bool
+        Whether it goes on from a model file, without which it cannot begin.
     """
 
     name: str
@@ -152,6 +154,7 @@ class MethodEntry:
     network: tuple[str, str]
     parts: bool = False
     trains: str = ""
+    begins_with_a_model: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,6 +426,12 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
             description="Three U-Nets: the image, its coarse and its fine part.",
             home=("napari_medseg.models.wavelet", "XNetPlus"),
         ),
+        "unetr": NetworkEntry(
+            name="unetr",
+            title="UNETR",
+            description="A transformer with a U-Net's decoder; a channel can be added.",
+            home=("napari_medseg.models.unetr", "Unetr"),
+        ),
     }
 )
 """Every network that is trained whole, by name."""
@@ -489,6 +498,27 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             train=("napari_medseg.training.whole", "train_network"),
             network=("napari_medseg.models.networks", "from_model_file"),
             trains="xnet",
+        ),
+        "unetr": MethodEntry(
+            name="unetr",
+            title="Transformer network (UNETR)",
+            description="Trains a transformer with a U-Net's decoder from scratch; a "
+            "channel can be added to the result later.",
+            config=("napari_medseg.training.network_training", "UnetrTraining"),
+            train=("napari_medseg.training.whole", "train_network"),
+            network=("napari_medseg.models.networks", "from_model_file"),
+            trains="unetr",
+        ),
+        "unetr-channel": MethodEntry(
+            name="unetr-channel",
+            title="Add a channel to a UNETR (PEMMA)",
+            description="Goes on from a UNETR that was trained on fewer channels; "
+            "trains a small file beside it, which works with either channel alone.",
+            config=("napari_medseg.training.channel_training", "ChannelTraining"),
+            train=("napari_medseg.training.channel", "add_channel"),
+            network=("napari_medseg.models.adapters", "from_model_file"),
+            trains="unetr",
+            begins_with_a_model=True,
         ),
     }
 )

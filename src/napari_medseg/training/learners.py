@@ -58,6 +58,11 @@ class Learner(Protocol):
         """How windows are changed; see `napari_medseg.training.views.ViewConfig`."""
         ...
 
+    @property
+    def begun_as(self) -> str:
+        """What `untuned` gives, in words; empty where that is nothing."""
+        ...
+
     def normalisation(self, pairs: Pairs) -> Normalisation:
         """Return which channels it sees, and how they are scaled."""
         ...
@@ -147,6 +152,7 @@ class AdaptedSam:
     working_size: int | None = None
     views: int | None = None
     augmentation: ClassVar[str] = "all"
+    begun_as: ClassVar[str] = "SAM untuned"
 
     @property
     def identity(self) -> str:
@@ -215,6 +221,7 @@ class WholeNetwork:
     pretrained: Pretrained | None = None
     keeps_inputs: ClassVar[bool] = False
     kept_views: ClassVar[int] = 0
+    begun_as: ClassVar[str] = ""
 
     @classmethod
     def of(cls, config: NetworkTraining) -> WholeNetwork:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from napari_medseg._config import setting
+from napari_medseg._types import InputError
 from napari_medseg.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -119,3 +120,33 @@ class XnetTraining(NetworkTraining):
         True,
         "Show coarse and fine parts to two of the U-Nets, else the image to all three.",
     )
+
+
+@dataclass(frozen=True)
+class UnetrTraining(NetworkTraining):
+    """UNETR, a transformer with a U-Net's decoder, trained from scratch."""
+
+    network: ClassVar[str] = "unetr"
+    weight_decay: ClassVar[float] = 1e-5
+
+    learning_rate: float | None = setting(
+        None, "Peak learning rate; by default 0.001.", ge=0.0
+    )
+    hidden: int = setting(
+        192, "Numbers of a token of the transformer (768 in the paper).", ge=32, le=768
+    )
+    depth: int = setting(12, "Blocks of the transformer.", ge=4, le=12)
+    heads: int = setting(6, "Heads of each block, which divide hidden.", ge=1, le=16)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden % self.heads:
+            raise InputError(
+                f"hidden is {self.hidden}, which {self.heads} heads do not divide; "
+                f"choose {self.hidden // self.heads * self.heads}, say."
+            )
+
+    @property
+    def usual_rate(self) -> float:
+        """The learning rate where none is given."""
+        return 0.001

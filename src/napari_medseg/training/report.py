@@ -48,6 +48,11 @@ class TrainingReport:
         labels were not doubted.
     unlabelled : int
         Images without annotation that were learned from as well.
+    untuned_name : str
+        What ``untuned`` is of, in words.
+    alone : dict
+        Where a channel was added, held-out scores with the ``old`` channels alone and
+        with the ``new`` one alone.
     """
 
     parameters: int
@@ -62,12 +67,14 @@ class TrainingReport:
     otsu: Summary | None = None
     suspects: dict[str, float] = field(default_factory=dict)
     unlabelled: int = 0
+    untuned_name: str = "SAM untuned"
+    alone: dict[str, Summary] = field(default_factory=dict)
 
     @property
     def compared(self) -> tuple[str, Summary] | None:
         """What the model is compared with, in words, and its scores."""
         if self.untuned is not None:
-            return "SAM untuned", self.untuned
+            return self.untuned_name, self.untuned
         return None if self.otsu is None else ("Otsu's threshold", self.otsu)
 
     def scores(self) -> dict[str, Any]:
@@ -76,7 +83,9 @@ class TrainingReport:
             "held_out": self.held_out and self.held_out.rounded(),
             "untuned": self.untuned and self.untuned.rounded(),
         }
-        return found if self.otsu is None else found | {"otsu": self.otsu.rounded()}
+        alone = {f"{mode}_alone": item.rounded() for mode, item in self.alone.items()}
+        otsu = {} if self.otsu is None else {"otsu": self.otsu.rounded()}
+        return found | otsu | alone
 
     def with_suspects(self, suspects: Sequence[Suspect]) -> TrainingReport:
         """Return the report with what was found wrong with the labels."""
@@ -95,9 +104,14 @@ class TrainingReport:
             "images": self.images,
             "held_out": self.held_out and round(self.held_out.dice, 4),
             "untuned": self.untuned and round(self.untuned.dice, 4),
+            "untuned_name": self.untuned_name,
             "held_out_scores": self.held_out and self.held_out.rounded(),
             "untuned_scores": self.untuned and self.untuned.rounded(),
             "otsu": self.otsu and round(self.otsu.dice, 4),
+            **{
+                f"{mode}_alone": round(item.dice, 4)
+                for mode, item in self.alone.items()
+            },
             "warnings": list(self.warnings),
             "suspects": self.suspects,
             "unlabelled": self.unlabelled,

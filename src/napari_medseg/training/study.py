@@ -442,6 +442,7 @@ class Study(Generic[LearnerT, SettingsT]):
             otsu=Summary.of(otsu),
             images=len(self.pairs),
             unlabelled=len(self.unlabelled),
+            untuned_name=self.learner.begun_as,
             history=[
                 {key: value for key, value in entry.items() if key != IMAGES}
                 for part in self.parts

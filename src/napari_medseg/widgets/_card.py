@@ -23,8 +23,8 @@ def card_text(report: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        Held-out score with its spread, beside that of SAM untuned or, where there is
-        no such thing, of a threshold; and warnings.
+        Held-out score with its spread, beside that of what was there before or, where
+        there is no such thing, of a threshold; and warnings.
     """
     found, before = report["held_out_scores"], report["untuned_scores"]
     otsu = report.get("otsu")
@@ -37,7 +37,14 @@ def card_text(report: Mapping[str, Any]) -> str:
     else:
         lines.append("<b>No held-out score</b>")
     if found and before:
-        lines.append(f"SAM untuned: {before['dice']:.2f} on the same images")
+        name = report["untuned_name"]
+        lines.append(
+            f"{name[0].upper()}{name[1:]}: {before['dice']:.2f} on the same images"
+        )
+    for mode in ("old", "new"):
+        if f"{mode}_alone" in report:
+            dice = report[f"{mode}_alone"]
+            lines.append(f"With the {mode} channel alone: {dice:.2f}")
     if found and otsu is not None:
         lines.append(f"Otsu's threshold: {otsu:.2f} on the same images")
     lines.append(

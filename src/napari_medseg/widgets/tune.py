@@ -214,7 +214,9 @@ class TuneWidget(QWidget):
         """
         card = card_of(model)
         method = METHODS.get(card.kind) if card is not None else None
-        known = fields(config_class(method.config)) if method is not None else ()
+        # what adds to a model begins with that one, not with its own result
+        afresh = method is None or method.begins_with_a_model
+        known = () if method is None or afresh else fields(config_class(method.config))
         if card is None or all(each.name != "start_from" for each in known):
             self._tell(f"Tune cannot go on from {model}; it begins afresh.")
             return
