@@ -18,7 +18,12 @@ from napari_medseg.models.wavelet import frequencies, haar
 if TYPE_CHECKING:
     from napari_medseg.models.networks import Network
 
-PARAMETERS = {"mamba": 2_169_403, "med2d": 2_073_177, "xnet": 7_069_731}
+PARAMETERS = {
+    "mamba": 2_169_403,
+    "med2d": 2_073_177,
+    "xnet": 7_069_731,
+    "deeplab": 4_495_309,
+}
 """Numbers of each network with three channels and one output."""
 
 

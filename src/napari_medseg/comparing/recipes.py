@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari_medseg.comparing.settings import CompareConfig
     from napari_medseg.io.pairs import Pairs
 
-WHERE_NAMED = ("mamba", "xnet")
+WHERE_NAMED = ("mamba", "xnet", "deeplab")
 """Methods that are tried only where they are asked for: they need so long that the
 others would have no time left."""
 

@@ -423,6 +423,12 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
             description="Three U-Nets: the image, its coarse and its fine part.",
             home=("napari_medseg.models.wavelet", "XNetPlus"),
         ),
+        "deeplab": NetworkEntry(
+            name="deeplab",
+            title="DeepLabv3+",
+            description="An EfficientNet with context from several scales.",
+            home=("napari_medseg.models.deeplab", "DeepLab"),
+        ),
     }
 )
 """Every network that is trained whole, by name."""
@@ -489,6 +495,16 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             train=("napari_medseg.training.whole", "train_network"),
             network=("napari_medseg.models.networks", "from_model_file"),
             trains="xnet",
+        ),
+        "deeplab": MethodEntry(
+            name="deeplab",
+            title="Large network (DeepLabv3+)",
+            description="Trains an EfficientNet with context from several scales, "
+            "from ImageNet's weights where they can be had; slow on a processor.",
+            config=("napari_medseg.training.network_training", "DeeplabTraining"),
+            train=("napari_medseg.training.whole", "train_network"),
+            network=("napari_medseg.models.networks", "from_model_file"),
+            trains="deeplab",
         ),
     }
 )

@@ -85,6 +85,10 @@ class TrainingReport:
         warnings = self.warnings if told is None else (*self.warnings, told)
         return replace(self, suspects=shares, warnings=warnings)
 
+    def with_note(self, note: str) -> TrainingReport:
+        """Return the report with one more sentence, where there is one."""
+        return replace(self, warnings=(*self.warnings, note)) if note else self
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON holds it; ``held_out`` and ``untuned`` are Dice."""
         return {
