@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_medseg._types import FloatArray, Pixels
+    from napari_medseg.overlapping import OverlappingSegmenter
 from napari_medseg.io.normalise import Limits
 
 Network = Callable[[Tensor], Tensor]
@@ -303,6 +304,11 @@ class Segmenter:
                 f"The model is of the kind {card.kind!r}, which this version of "
                 "napari-medseg does not know. Update napari-medseg."
             )
+        if method.overlapping:
+            raise ModelFileError(
+                "The model file holds one model for each class, which cannot be used "
+                "as a single one here."
+            )
         self.model_file = model_file
         self.classes = card.classes
         self.normalisation = from_dict(
@@ -382,9 +388,34 @@ class Segmenter:
         return model_files.save(path, self.model_file)
 
 
+def of_model_file(
+    model_file: model_files.ModelFile, device: str = "auto", base: str | None = None
+) -> Segmenter | OverlappingSegmenter:
+    """Return the segmenter of a model file, whatever is in it.
+
+    Parameters
+    ----------
+    model_file : ModelFile
+        What was trained.
+    device, base
+        As for `load`.
+
+    Returns
+    -------
+    Segmenter or OverlappingSegmenter
+        Ready to predict.
+    """
+    method = METHODS.get(model_file.card.kind)
+    if method is not None and method.overlapping:
+        from napari_medseg.overlapping import OverlappingSegmenter
+
+        return OverlappingSegmenter(model_file, device)
+    return Segmenter(model_file, device, base)
+
+
 def load(
     path: str | os.PathLike[str], device: str = "auto", base: str | None = None
-) -> Segmenter:
+) -> Segmenter | OverlappingSegmenter:
     """Load a segmenter from a model file.
 
     Parameters
@@ -398,7 +429,7 @@ def load(
 
     Returns
     -------
-    Segmenter
+    Segmenter or OverlappingSegmenter
         Ready to predict.
 
     Raises
@@ -408,7 +439,7 @@ def load(
     WeightsError
         The weights underneath are not there.
     """
-    return Segmenter(model_files.load(path), device, base)
+    return of_model_file(model_files.load(path), device, base)
 
 
 def open_segmenter(

@@ -69,7 +69,8 @@ def recipes_for(pairs: Pairs, config: CompareConfig) -> tuple[Recipe, ...]:
     trained = [
         Recipe(name, METHODS[name].title, name)
         for name in METHODS
-        if not METHODS[name].parts or pairs.annotation_kind == "instances"
+        if not METHODS[name].overlapping
+        and (not METHODS[name].parts or pairs.annotation_kind == "instances")
     ]
     more = Recipe(
         "ptsam-encoder",

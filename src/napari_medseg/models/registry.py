@@ -142,6 +142,8 @@ class MethodEntry:
         Whether the network's classes are background, interior and border of objects.
     trains : str
         The network of `NETWORKS` that is trained whole; empty where a SAM is tuned.
+    overlapping : bool
+        Whether there is one binary model for each class, and classes may overlap.
     """
 
     name: str
@@ -152,6 +154,7 @@ class MethodEntry:
     network: tuple[str, str]
     parts: bool = False
     trains: str = ""
+    overlapping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,6 +508,17 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             train=("napari_medseg.training.whole", "train_network"),
             network=("napari_medseg.models.networks", "from_model_file"),
             trains="deeplab",
+        ),
+        "lesions": MethodEntry(
+            name="lesions",
+            title="One network a class (lesions)",
+            description="Trains a binary network for each class, for rare, small or "
+            "overlapping ones; each can be trained again alone.",
+            config=("napari_medseg.training.lesion_training", "LesionTraining"),
+            train=("napari_medseg.training.lesions", "train_lesions"),
+            network=("napari_medseg.models.networks", "from_model_file"),
+            trains="deeplab",
+            overlapping=True,
         ),
     }
 )

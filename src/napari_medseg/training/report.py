@@ -48,6 +48,9 @@ class TrainingReport:
         labels were not doubted.
     unlabelled : int
         Images without annotation that were learned from as well.
+    classes : dict
+        Held-out figures of each class, where each has a model of its own: Dice at its
+        threshold, AUPR, lesion recall, over all pixels of the images held out.
     """
 
     parameters: int
@@ -62,6 +65,7 @@ class TrainingReport:
     otsu: Summary | None = None
     suspects: dict[str, float] = field(default_factory=dict)
     unlabelled: int = 0
+    classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def compared(self) -> tuple[str, Summary] | None:
@@ -105,6 +109,7 @@ class TrainingReport:
             "warnings": list(self.warnings),
             "suspects": self.suspects,
             "unlabelled": self.unlabelled,
+            "classes": self.classes,
             "history": self.history,
         }
 
