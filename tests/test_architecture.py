@@ -28,13 +28,13 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ("_config", "_labels"),
         (
             "io",
-            "metrics matching surfaces",
+            "metrics matching precision_recall surfaces",
             "instances object_settings measurements blocks",
             "samples",
         ),
         ("models",),
         (
-            "inference earlier",
+            "inference earlier overlapping",
             "training",
             "evaluation",
             "quality",
@@ -78,7 +78,8 @@ TORCH = frozenset(
 """torch, and what brings it along."""
 
 QUICK = (
-    "__init__ __main__ _types _release _config _labels io metrics matching surfaces "
+    "__init__ __main__ _types _release _config _labels io metrics matching "
+    "precision_recall surfaces "
     "instances object_settings measurements blocks large scratch batch samples "
     "evaluation layer_data models.__init__ models.registry models.bundled "
     "models.weights models._download models.everything_settings models.overlaps "
@@ -87,7 +88,8 @@ QUICK = (
     "models.adapter_settings training.channel_training "
     "quality.__init__ quality.settings "
     "training.__init__ training.settings training.prompt_tuning "
-    "training.network_training training.superpixels training.pretraining_settings "
+    "training.network_training training.lesion_training training.superpixels "
+    "training.pretraining_settings "
     "engine cli widgets"
 ).split()
 """Importing these imports no torch: rooms, or single modules of a room."""

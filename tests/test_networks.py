@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PARAMETERS = {
     "mamba": 2_169_403,
     "med2d": 2_073_177,
+    "deeplab": 4_495_309,
     "unetr": 6_610_993,
     "xnet": 7_069_731,
 }

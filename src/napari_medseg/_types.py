@@ -229,6 +229,10 @@ class Prediction:
     objects : ndarray or None
         ``int32 (Y, X)``, from segmenters that find objects one by one, each with an id
         from 1; the probabilities are then 1 on them and 0 elsewhere.
+    stack : ndarray or None
+        ``float32 (K, Y, X)``, of classes that may overlap: the probability of each by
+        itself; of background, that there is none. `probabilities` are then what gives
+        one label a pixel.
     """
 
     probabilities: FloatArray
@@ -236,6 +240,7 @@ class Prediction:
     note: str = ""
     interior: FloatArray | None = None
     objects: LabelArray | None = None
+    stack: FloatArray | None = None
 
     @property
     def labels(self) -> LabelArray:

@@ -9,13 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from napari_medseg._types import Job, finish
-from napari_medseg.inference import Segmenter, load
+from napari_medseg.inference import load, of_model_file
 from napari_medseg.models.registry import METHODS
 from napari_medseg.training.conduct import Conduct
 
 if TYPE_CHECKING:
+    from napari_medseg.inference import Segmenter
     from napari_medseg.io.pairs import Pairs
+    from napari_medseg.overlapping import OverlappingSegmenter
     from napari_medseg.training.report import Trained
+
+    AnyModel = Segmenter | OverlappingSegmenter
 
 __all__ = ["finish", "load", "train", "train_job"]
 
@@ -61,7 +65,7 @@ def train_job(
     raise TypeError(f"{kind.__name__} is not the config of a training method")
 
 
-def train(pairs: Pairs, config: Any, *, date: str = "") -> Segmenter:
+def train(pairs: Pairs, config: Any, *, date: str = "") -> AnyModel:
     """Train on pairs and return the segmenter.
 
     Parameters
@@ -75,10 +79,10 @@ def train(pairs: Pairs, config: Any, *, date: str = "") -> Segmenter:
 
     Returns
     -------
-    Segmenter
+    Segmenter or OverlappingSegmenter
         Ready to predict and to save.
     """
     trained = finish(train_job(pairs, config, Conduct(date)))
     # what lies underneath is at hand and need not be looked for
     base = getattr(config, "sam", None) or getattr(config, "start_from", None)
-    return Segmenter(trained.model_file, config.device, base or None)
+    return of_model_file(trained.model_file, config.device, base or None)

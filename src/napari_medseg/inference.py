@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_medseg._types import FloatArray, Pixels
+    from napari_medseg.overlapping import OverlappingSegmenter
 from napari_medseg.io.normalise import Limits
 
 Network = Callable[[Tensor], Tensor]
@@ -311,6 +312,11 @@ class Segmenter:
                 f"The model is of the kind {card.kind!r}, which this version of "
                 "napari-medseg does not know. Update napari-medseg."
             )
+        if method.overlapping:
+            raise ModelFileError(
+                "The model file holds one model for each class, which cannot be used "
+                "as a single one here."
+            )
         self.model_file = model_file
         self.classes = card.classes
         self.normalisation = from_dict(
@@ -415,12 +421,40 @@ class Segmenter:
         return model_files.save(path, self.model_file)
 
 
+def of_model_file(
+    model_file: model_files.ModelFile,
+    device: str = "auto",
+    base: str | None = None,
+    alone: str = "",
+) -> Segmenter | OverlappingSegmenter:
+    """Return the segmenter of a model file, whatever is in it.
+
+    Parameters
+    ----------
+    model_file : ModelFile
+        What was trained.
+    device, base, alone
+        As for `load`.
+
+    Returns
+    -------
+    Segmenter or OverlappingSegmenter
+        Ready to predict.
+    """
+    method = METHODS.get(model_file.card.kind)
+    if method is not None and method.overlapping:
+        from napari_medseg.overlapping import OverlappingSegmenter
+
+        return OverlappingSegmenter(model_file, device)
+    return Segmenter(model_file, device, base, alone)
+
+
 def load(
     path: str | os.PathLike[str],
     device: str = "auto",
     base: str | None = None,
     alone: str = "",
-) -> Segmenter:
+) -> Segmenter | OverlappingSegmenter:
     """Load a segmenter from a model file.
 
     Parameters
@@ -438,7 +472,7 @@ def load(
 
     Returns
     -------
-    Segmenter
+    Segmenter or OverlappingSegmenter
         Ready to predict.
 
     Raises
@@ -451,7 +485,7 @@ def load(
     found = model_files.load(path)
     if base is None:
         base = model_files.beside(path, found.card)
-    return Segmenter(found, device, base, alone)
+    return of_model_file(found, device, base, alone)
 
 
 def open_segmenter(

@@ -232,7 +232,8 @@ class ImageWorker:
             if self._has_kinds:
                 classes.append(prediction.labels)
             if settings.probabilities:
-                kept.append(prediction.probabilities)
+                stack = prediction.stack
+                kept.append(prediction.probabilities if stack is None else stack)
         return _Predicted(
             labels.together(),
             classes.together() if self._has_kinds else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,11 @@ from napari_medseg.cli.console import (
 from napari_medseg.cli.models import Json  # noqa: TC001  (read by typer)
 from napari_medseg.cli.options import with_config_options
 from napari_medseg.cli.run_file import RunFile
+from napari_medseg.io.idrid import LAYOUT
 from napari_medseg.models.registry import METHODS, lookup_method
+
+if TYPE_CHECKING:
+    from napari_medseg.io.pairs import Pairs
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
@@ -92,6 +96,13 @@ def train(
     ignore: Annotated[
         int | None, typer.Option(help="Mask value of unlabelled pixels.")
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="pairs, or idrid: retinal lesions in the folders of IDRiD, which "
+            "--images names."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Run file of a training to repeat.")
     ] = None,
@@ -114,7 +125,6 @@ def train(
     """Train on annotated images; writes the model file and a run file beside it."""
     with sentences(as_json=as_json):
         from napari_medseg.api import train_job
-        from napari_medseg.io.pairs import read_pairs
         from napari_medseg.training.conduct import Conduct
 
         run_path = _check_out(out, config, overwrite=overwrite)
@@ -124,14 +134,13 @@ def train(
             "method": method,
             "annotation": annotation,
             "ignore": ignore,
+            "layout": layout,
         }
         run = RunFile.assemble(config, given, settings, today())
         kind = config_class(lookup_method(run.method).config)
         chosen = from_dict(kind, run.config, str(config or "the command line"))
         _check_suspects(suspects, chosen)
-        pairs = read_pairs(
-            run.images, run.masks, annotation=run.annotation, ignore=run.ignore
-        )
+        pairs = _read(run)
         for finding in pairs.findings:
             typer.echo(f"Note: {finding}", err=True)
         job = train_job(pairs, chosen, Conduct(run.date, resume))
@@ -178,6 +187,19 @@ def _check_out(out: Path, config: Path | None, *, overwrite: bool) -> Path:
     return run_path
 
 
+def _read(run: RunFile) -> Pairs:
+    """Read the annotated images of a run."""
+    if run.layout == LAYOUT:
+        from napari_medseg.io.idrid import read_idrid
+
+        return read_idrid(Path(run.images))
+    from napari_medseg.io.pairs import read_pairs
+
+    return read_pairs(
+        run.images, run.masks, annotation=run.annotation, ignore=run.ignore
+    )
+
+
 def _check_suspects(folder: Path | None, config: Any) -> None:
     """Refuse a folder for suspect labels where there will be none."""
     if folder is None:
@@ -205,12 +227,23 @@ def _print_training(report: Any, out: Path, run_path: Path) -> None:
         )
     for mode, scores in report.alone.items():
         typer.echo(f"With the {mode} channel alone: Dice {scores.dice:.3f}.")
+    if report.classes:
+        columns = ("dice", "aupr", "lesion_recall", "threshold")
+        rows = [
+            [name, *(_shown(scores.get(each)) for each in columns)]
+            for name, scores in report.classes.items()
+        ]
+        print_table(["class", "Dice", "AUPR", "lesions found", "threshold"], rows)
     for warning in report.warnings:
         typer.echo(f"Warning: {warning}", err=True)
     typer.echo(
         f"{report.parameters:,} numbers trained in {report.seconds:.0f} s; "
         f"{out} has {out.stat().st_size:,} bytes. {run_path} repeats the training."
     )
+
+
+def _shown(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.3f}"
 
 
 def evaluate(

@@ -11,6 +11,7 @@ import yaml
 from napari_medseg._config import to_dict
 from napari_medseg._types import InputError
 from napari_medseg.io.atomic import atomic_path
+from napari_medseg.io.idrid import LAYOUT
 from napari_medseg.models.registry import SAMS, SPECIALISTS
 
 if TYPE_CHECKING:
@@ -24,8 +25,12 @@ _FILES: Mapping[str, Mapping[str, Any]] = {
     "sam": SAMS,
     "start_from": SPECIALISTS,
     "pretrained": {},
+    "keep_from": {},
 }
 """Settings that name a file, with what else they may name."""
+
+LAYOUTS = ("pairs", LAYOUT)
+"""How folders lie: images and masks, or those of IDRiD."""
 
 FORMAT = 1
 """Version of the format."""
@@ -45,6 +50,8 @@ class RunFile:
         What the masks hold.
     ignore : int or None
         Mask value of unlabelled pixels.
+    layout : str
+        How the folders lie: ``pairs``, or ``idrid``, where one folder holds all.
     date : str
         Of the first run; the model's card has it.
     config : dict
@@ -58,6 +65,7 @@ class RunFile:
     method: str = "ptsam"
     annotation: Annotation = "auto"
     ignore: int | None = None
+    layout: str = "pairs"
     date: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
@@ -77,8 +85,8 @@ class RunFile:
         path : Path or None
             A run file to repeat.
         given : mapping
-            ``images``, ``masks``, ``method``, ``annotation`` and ``ignore``; None
-            where they were not given.
+            ``images``, ``masks``, ``method``, ``annotation``, ``ignore`` and
+            ``layout``; None where they were not given.
         settings : mapping
             Settings of the method that were given; they override the run file's.
         date : str
@@ -100,6 +108,9 @@ class RunFile:
             for name, value in given.items()
             if value is not None
         }
+        check_layout(values.get("layout", "pairs"))
+        if values.get("layout") == LAYOUT and "images" in values:
+            values.setdefault("masks", values["images"])
         for name in ("images", "masks"):
             if name not in values:
                 raise InputError(
@@ -140,12 +151,21 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is not a run file. `napari-medseg train` writes one beside each "
             "model file."
         )
-    check_values(values, ("images", "masks", "method", "annotation", "date"), path)
+    texts = ("images", "masks", "method", "annotation", "date", "layout")
+    check_values(values, texts, path)
     if not isinstance(values.get("ignore"), int | None):
         raise InputError(
             f"{path}: ignore is {values['ignore']!r}, which is no whole number."
         )
     return values
+
+
+def check_layout(name: Any) -> None:
+    """Refuse a layout of folders that there is not."""
+    if name not in LAYOUTS:
+        raise InputError(
+            f"{name!r} is not a layout of folders; choose one of {', '.join(LAYOUTS)}."
+        )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

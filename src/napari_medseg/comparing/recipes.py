@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari_medseg.comparing.settings import CompareConfig
     from napari_medseg.io.pairs import Pairs
 
-WHERE_NAMED = ("mamba", "unetr", "xnet")
+WHERE_NAMED = ("mamba", "unetr", "xnet", "deeplab")
 """Methods that are tried only where they are asked for: they need so long that the
 others would have no time left."""
 
@@ -70,7 +70,7 @@ def recipes_for(pairs: Pairs, config: CompareConfig) -> tuple[Recipe, ...]:
         Recipe(name, METHODS[name].title, name)
         for name, method in METHODS.items()
         if not method.parts or pairs.annotation_kind == "instances"
-        if not method.begins_with_a_model
+        if not method.begins_with_a_model and not method.overlapping
     ]
     more = Recipe(
         "ptsam-encoder",

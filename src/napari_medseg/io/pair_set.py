@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from napari_medseg._labels import BoolArray
     from napari_medseg._types import FloatArray, LabelArray
     from napari_medseg.io.checks import AnnotationKind, Finding
     from napari_medseg.io.normalise import Normalisation
@@ -41,6 +44,9 @@ class Pair:
         The annotation value of unlabelled pixels.
     rgb : bool
         Whether the image is red, green and blue.
+    layers : ndarray, optional
+        ``bool (K, Y, X)``, where each class but background is, of classes that may
+        overlap; the annotation then has what lies uppermost.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Pair:
     class_values: tuple[int, ...] = ()
     ignore: int | None = None
     rgb: bool = False
+    layers: BoolArray | None = None
 
     def targets(self, kind: AnnotationKind) -> LabelArray:
         """Return the classes to learn.
@@ -97,12 +104,15 @@ class Pairs(Sequence[Pair]):
         The annotation value of each class, background first.
     findings : tuple of Finding
         Warnings.
+    class_names : tuple of str
+        Names of the classes, background first, where they are known.
     """
 
     pairs: tuple[Pair, ...]
     annotation_kind: AnnotationKind
     class_values: tuple[int, ...]
     findings: tuple[Finding, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Pair: ...
@@ -159,8 +169,12 @@ class Pairs(Sequence[Pair]):
         whole = hashlib.sha256()
         for pair in self.pairs:
             name = pair.name.encode()
+            arrays: list[tuple[NDArray[Any], str]]
             whole.update(len(name).to_bytes(8, "little") + name)
-            for array, kind in ((pair.image, "<f4"), (pair.annotation, "<i4")):
+            arrays = [(pair.image, "<f4"), (pair.annotation, "<i4")]
+            if pair.layers is not None:
+                arrays.append((pair.layers, "|u1"))
+            for array, kind in arrays:
                 shape = np.asarray(array.shape, "<i8")
                 whole.update(shape.tobytes())
                 whole.update(np.ascontiguousarray(array, dtype=kind).data)

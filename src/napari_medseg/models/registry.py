@@ -144,6 +144,8 @@ class MethodEntry:
         The network of `NETWORKS` that is trained; empty where a SAM is tuned.
     begins_with_a_model : bool
         Whether it goes on from a model file, without which it cannot begin.
+    overlapping : bool
+        Whether there is one binary model for each class, and classes may overlap.
     """
 
     name: str
@@ -155,6 +157,7 @@ class MethodEntry:
     parts: bool = False
     trains: str = ""
     begins_with_a_model: bool = False
+    overlapping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +435,12 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
             description="A transformer with a U-Net's decoder; a channel can be added.",
             home=("napari_medseg.models.unetr", "Unetr"),
         ),
+        "deeplab": NetworkEntry(
+            name="deeplab",
+            title="DeepLabv3+",
+            description="An EfficientNet with context from several scales.",
+            home=("napari_medseg.models.deeplab", "DeepLab"),
+        ),
     }
 )
 """Every network that is trained whole, by name."""
@@ -519,6 +528,27 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             network=("napari_medseg.models.adapters", "from_model_file"),
             trains="unetr",
             begins_with_a_model=True,
+        ),
+        "deeplab": MethodEntry(
+            name="deeplab",
+            title="Large network (DeepLabv3+)",
+            description="Trains an EfficientNet with context from several scales, "
+            "from ImageNet's weights where they can be had; slow on a processor.",
+            config=("napari_medseg.training.network_training", "DeeplabTraining"),
+            train=("napari_medseg.training.whole", "train_network"),
+            network=("napari_medseg.models.networks", "from_model_file"),
+            trains="deeplab",
+        ),
+        "lesions": MethodEntry(
+            name="lesions",
+            title="One network a class (lesions)",
+            description="Trains a binary network for each class, for rare, small or "
+            "overlapping ones; each can be trained again alone.",
+            config=("napari_medseg.training.lesion_training", "LesionTraining"),
+            train=("napari_medseg.training.lesions", "train_lesions"),
+            network=("napari_medseg.models.networks", "from_model_file"),
+            trains="deeplab",
+            overlapping=True,
         ),
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from napari_medseg import matching
 from napari_medseg._types import InputError
 from napari_medseg.instances import ObjectConfig, find_objects
 from napari_medseg.io.pair_set import IGNORED
+from napari_medseg.precision_recall import Ranking
 from napari_medseg.training.scoring import Score, score_image
 
 if TYPE_CHECKING:
@@ -106,6 +108,18 @@ class ClassGoal:
     def score(self, index: int, example: Example, probabilities: FloatArray) -> Score:
         """Compare classes; see `Goal.score`."""
         return score_image(example, self.labels(probabilities))
+
+
+class RankedGoal(ClassGoal):
+    """Learn one class that is rare, measured by how well its pixels are ranked."""
+
+    def score(self, index: int, example: Example, probabilities: FloatArray) -> Score:
+        """Add the area under precision and recall, where the class is shown."""
+        found = super().score(index, example, probabilities)
+        ranking = Ranking()
+        ranking.add(probabilities[1], example.target == 1, example.target != IGNORED)
+        aupr = ranking.aupr
+        return found if np.isnan(aupr) else replace(found, aupr=aupr)
 
 
 class ObjectGoal:

@@ -12,7 +12,7 @@ from napari_medseg.models.framing import Framing
 from napari_medseg.models.networks import network_class
 from napari_medseg.models.prompts import PromptedDecoder, PromptedSam
 from napari_medseg.models.sam import stride_of
-from napari_medseg.training.pretrained import read_pretrained
+from napari_medseg.training.pretrained import read_pretrained, read_published
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_medseg.models.backbone import Backbone
     from napari_medseg.models.networks import Network
     from napari_medseg.training.network_training import NetworkTraining
-    from napari_medseg.training.pretrained import Pretrained
+    from napari_medseg.training.pretrained import Pretrained, Published
 
 VIEWS = {"nano": 3}
 """Changed views an image, by kind of SAM; larger ones take seconds to embed one."""
@@ -212,13 +212,13 @@ class WholeNetwork:
         Its class.
     config : NetworkTraining
         Windows, changes, and what shapes the network.
-    pretrained : Pretrained, optional
+    pretrained : Pretrained or Published, optional
         An encoder to begin with.
     """
 
     network: type[Network]
     config: NetworkTraining
-    pretrained: Pretrained | None = None
+    pretrained: Pretrained | Published | None = None
     keeps_inputs: ClassVar[bool] = False
     kept_views: ClassVar[int] = 0
     begun_as: ClassVar[str] = ""
@@ -228,7 +228,7 @@ class WholeNetwork:
         """Return the network that a config is for."""
         network = network_class(config.network)
         if not config.pretrained:
-            return cls(network, config)
+            return cls(network, config, read_published(config))
         return cls(network, config, read_pretrained(config.pretrained, config.network))
 
     @property

@@ -93,3 +93,41 @@ def binary_dice(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     overlap = (probability * target).sum(dim=(1, 2))
     total = probability.sum(dim=(1, 2)) + target.sum(dim=(1, 2))
     return 1.0 - (2.0 * overlap + SMOOTH) / (total + SMOOTH)
+
+
+def focal_tversky(
+    logits: Tensor,
+    shares: Tensor,
+    weight: Tensor,
+    missed: float = 0.7,
+    wrong: float = 0.3,
+    power: float = 0.75,
+) -> Tensor:
+    """Focal Tversky loss of class 1 (Abraham and Khan, ISBI 2019).
+
+    ``(1 - TI) ** power`` with ``TI = TP / (TP + missed FN + wrong FP)``, sums over the
+    batch: what is missed of a small lesion costs more than what is found beside it.
+
+    Parameters
+    ----------
+    logits, shares, weight : Tensor
+        As for `soft_cross_entropy`, of two classes.
+    missed, wrong : float
+        Weights of what is not found and of what is wrongly found.
+    power : float
+        The published 1 / (4/3).
+
+    Returns
+    -------
+    Tensor
+        A scalar in [0, 1].
+    """
+    probability, truth = logits.softmax(dim=1)[:, 1], shares[:, 1]
+    hits = (weight * probability * truth).sum()
+    not_found = (weight * truth * (1.0 - probability)).sum()
+    found_beside = (weight * probability * (1.0 - truth)).sum()
+    index = (hits + SMOOTH) / (
+        hits + missed * not_found + wrong * found_beside + SMOOTH
+    )
+    # the slope of the power is infinite where nothing is left to learn
+    return (1.0 - index).clamp(min=1e-6) ** power

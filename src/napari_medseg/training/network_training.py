@@ -12,6 +12,9 @@ from napari_medseg.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from typing import Self
 
+BACKBONES = tuple(f"efficientnet-b{size}" for size in range(6))
+"""The encoders that a DeepLabv3+ can have."""
+
 
 @dataclass(frozen=True)
 class NetworkTraining(TrainingSettings):
@@ -145,6 +148,34 @@ class UnetrTraining(NetworkTraining):
                 f"hidden is {self.hidden}, which {self.heads} heads do not divide; "
                 f"choose {self.hidden // self.heads * self.heads}, say."
             )
+
+    @property
+    def usual_rate(self) -> float:
+        """The learning rate where none is given."""
+        return 0.001
+
+
+@dataclass(frozen=True)
+class DeeplabTraining(NetworkTraining):
+    """DeepLabv3+ on an EfficientNet, from ImageNet's weights or from scratch."""
+
+    network: ClassVar[str] = "deeplab"
+    weight_decay: ClassVar[float] = 1e-2
+
+    learning_rate: float | None = setting(
+        None, "Peak learning rate; by default 0.001.", ge=0.0
+    )
+    backbone: str = setting(
+        "efficientnet-b0",
+        "The EfficientNet underneath, from the smallest to larger ones.",
+        choices=BACKBONES,
+    )
+    encoder_weights: str = setting(
+        "imagenet",
+        "What its encoder begins with: weights from ImageNet, downloaded the first "
+        "time (20 MB and more), or nothing. Without a network it is nothing.",
+        choices=("imagenet", "none"),
+    )
 
     @property
     def usual_rate(self) -> float:

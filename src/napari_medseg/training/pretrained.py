@@ -1,20 +1,29 @@
-"""Networks that begin with an encoder that was pretrained without labels."""
+"""Networks that begin with an encoder that was pretrained, without labels or elsewhere.
+
+What is published for colours is fitted to other channels as segmentation-models-pytorch
+does it: one channel gets the sum of the three kernels, several get them in turn, scaled
+so that their sum stays as large.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from napari_medseg._types import InputError
+from napari_medseg._types import InputError, WeightsError
 from napari_medseg.io import encoder_file
 from napari_medseg.models.registry import SAMS
 
 if TYPE_CHECKING:
     from napari_medseg.io.encoder_file import EncoderFile
+    from napari_medseg.models.imagenet import ImageNetWeights
     from napari_medseg.models.networks import Network
+    from napari_medseg.training.network_training import NetworkTraining
+
+C = TypeVar("C", bound="NetworkTraining")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +83,133 @@ class Pretrained:
     def origin(self) -> dict[str, Any]:
         """What the card of a model says of it."""
         return {"pretrained": {"title": self.file.card.title, "digest": self.digest}}
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """Weights from ImageNet to begin with.
+
+    Attributes
+    ----------
+    weights : ImageNetWeights
+        The encoder.
+    """
+
+    weights: ImageNetWeights
+    name = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of their file."""
+        return self.weights.digest
+
+    def fill(self, network: Network, channels: int) -> None:
+        """Copy the encoder into a fresh network.
+
+        Parameters
+        ----------
+        network : Network
+            With one encoder, of this kind.
+        channels : int
+            Channels of the images.
+
+        Raises
+        ------
+        InputError
+            The weights are not those of this network.
+        """
+        (part,) = network.encoder
+        for name, item in encoder_state(network).items():
+            found = self.weights.state.get(name.removeprefix(f"{part}."))
+            if found is not None and found.ndim == 4 and found.shape[1:2] == (3,):
+                found = fitted(found, channels)
+            if found is None or found.shape != item.shape:
+                raise InputError(
+                    f"ImageNet's weights of {self.weights.backbone} do not fit this "
+                    "network. Update segmentation-models-pytorch, or train with "
+                    "--encoder-weights none."
+                )
+            with torch.no_grad():
+                item.copy_(found)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the card of a model says of them."""
+        source, digest = self.weights.source, self.weights.digest
+        return {"encoder_weights": {"source": source, "sha256": digest}}
+
+
+def fitted(kernels: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return first kernels for other than three channels.
+
+    Parameters
+    ----------
+    kernels : Tensor
+        ``(N, 3, k, k)``.
+    channels : int
+        How many are wanted.
+
+    Returns
+    -------
+    Tensor
+        ``(N, channels, k, k)``; the same for three.
+    """
+    if channels == 1:
+        return kernels.sum(dim=1, keepdim=True)
+    turns = torch.arange(channels) % 3
+    return kernels[:, turns] * (3.0 / channels)
+
+
+def read_published(config: NetworkTraining) -> Published | None:
+    """Return the published weights that a training begins with, where it asks for any.
+
+    Parameters
+    ----------
+    config : NetworkTraining
+        Settings of any network.
+
+    Returns
+    -------
+    Published or None
+        None where none are asked for, or an encoder file is given.
+
+    Raises
+    ------
+    WeightsError
+        They cannot be had.
+    """
+    if config.pretrained or getattr(config, "encoder_weights", "none") == "none":
+        return None
+    from napari_medseg.models.imagenet import imagenet_weights
+
+    return Published(imagenet_weights(config.backbone))  # type: ignore[attr-defined]
+
+
+def settled(config: C) -> tuple[C, str]:
+    """Return settings without published weights where those cannot be had.
+
+    Parameters
+    ----------
+    config : NetworkTraining
+        Settings of any network.
+
+    Returns
+    -------
+    config : NetworkTraining
+        The same, or with ``encoder_weights`` of ``none``, so that a replay has none
+        either.
+    note : str
+        What the user should know; empty where all is as asked for.
+    """
+    try:
+        read_published(config)
+    except WeightsError as error:
+        without: Any = replace(config, encoder_weights="none")  # type: ignore[call-arg]
+        return without, (
+            f"{error} The network was trained from scratch, which needs more images "
+            "and steps; train again where there is a network."
+        )
+    return config, ""
 
 
 def encoder_state(network: Network) -> dict[str, torch.Tensor]:

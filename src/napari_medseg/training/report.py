@@ -53,6 +53,9 @@ class TrainingReport:
     alone : dict
         Where a channel was added, held-out scores with the ``old`` channels alone and
         with the ``new`` one alone.
+    classes : dict
+        Held-out figures of each class, where each has a model of its own: Dice at its
+        threshold, AUPR, lesion recall, over all pixels of the images held out.
     """
 
     parameters: int
@@ -69,6 +72,7 @@ class TrainingReport:
     unlabelled: int = 0
     untuned_name: str = "SAM untuned"
     alone: dict[str, Summary] = field(default_factory=dict)
+    classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def compared(self) -> tuple[str, Summary] | None:
@@ -94,6 +98,10 @@ class TrainingReport:
         warnings = self.warnings if told is None else (*self.warnings, told)
         return replace(self, suspects=shares, warnings=warnings)
 
+    def with_note(self, note: str) -> TrainingReport:
+        """Return the report with one more sentence, where there is one."""
+        return replace(self, warnings=(*self.warnings, note)) if note else self
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON holds it; ``held_out`` and ``untuned`` are Dice."""
         return {
@@ -115,6 +123,7 @@ class TrainingReport:
             "warnings": list(self.warnings),
             "suspects": self.suspects,
             "unlabelled": self.unlabelled,
+            "classes": self.classes,
             "history": self.history,
         }
 

@@ -37,6 +37,8 @@ class Score:
         Whether nothing was found on an image that has something.
     pq : float or None
         Panoptic quality of the objects, where objects were asked for.
+    aupr : float or None
+        Area under precision and recall, of a rare class that the image shows.
     """
 
     name: str
@@ -44,10 +46,13 @@ class Score:
     iou: float
     blank: bool
     pq: float | None = None
+    aupr: float | None = None
 
     @property
     def quality(self) -> float:
         """What decides which step is best."""
+        if self.aupr is not None:
+            return self.aupr
         return self.dice if self.pq is None else self.pq
 
 
@@ -65,6 +70,8 @@ class Summary:
         How many they are.
     pq : float or None
         Mean panoptic quality, where objects were asked for.
+    aupr : float or None
+        Mean area under precision and recall, of a rare class where it is shown.
     """
 
     dice: float
@@ -72,6 +79,7 @@ class Summary:
     dice_sd: float
     images: int
     pq: float | None = None
+    aupr: float | None = None
 
     @classmethod
     def of(cls, scores: Sequence[Score]) -> Summary | None:
@@ -83,7 +91,9 @@ class Summary:
         spread = float(dice.std(ddof=1)) if len(dice) > 1 else 0.0
         quality = [score.pq for score in scores if score.pq is not None]
         pq = float(np.mean(quality)) if quality else None
-        return cls(float(dice.mean()), float(iou.mean()), spread, len(dice), pq)
+        ranked = [score.aupr for score in scores if score.aupr is not None]
+        aupr = float(np.mean(ranked)) if ranked else None
+        return cls(float(dice.mean()), float(iou.mean()), spread, len(dice), pq, aupr)
 
     def rounded(self) -> dict[str, float]:
         """Return the figures with as many digits as they are worth."""
@@ -93,7 +103,10 @@ class Summary:
             "dice_sd": round(self.dice_sd, 4),
             "images": self.images,
         }
-        return figures if self.pq is None else figures | {"pq": round(self.pq, 4)}
+        for name, value in (("pq", self.pq), ("aupr", self.aupr)):
+            if value is not None:
+                figures[name] = round(value, 4)
+        return figures
 
 
 @contextmanager

@@ -125,7 +125,12 @@ def plain_views(example: Example, config: ViewConfig) -> list[View]:
     ]
 
 
-def changed_view(example: Example, number: int, config: ViewConfig) -> View:
+def changed_view(
+    example: Example,
+    number: int,
+    config: ViewConfig,
+    centre: tuple[int, int] | None = None,
+) -> View:
     """Return a randomly placed window, turned, magnified and brightened.
 
     Parameters
@@ -136,6 +141,8 @@ def changed_view(example: Example, number: int, config: ViewConfig) -> View:
         The same number gives the same view.
     config : ViewConfig
         How views are made.
+    centre : tuple of int, optional
+        Row and column of a pixel that shall lie near the middle of the window.
 
     Returns
     -------
@@ -153,6 +160,13 @@ def changed_view(example: Example, number: int, config: ViewConfig) -> View:
         int(rng.integers(length - side + 1))
         for length, side in zip(example.target.shape, (height, width), strict=True)
     )
+    if centre is not None:
+        top, left = (
+            int(np.clip(at - side // 2 + _jitter(side, rng), 0, length - side))
+            for at, side, length in zip(
+                centre, (height, width), example.target.shape, strict=True
+            )
+        )
     box = Box(top, left, top + height, left + width)
     rows, columns = box.slices
     turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
@@ -166,6 +180,11 @@ def changed_view(example: Example, number: int, config: ViewConfig) -> View:
     shape = (example.target.shape[0], example.target.shape[1])
     place = _place(box, shape, turns, mirror=mirror)
     return _view(piece, whole, replace(config, framing=closer), place)
+
+
+def _jitter(side: int, rng: np.random.Generator) -> int:
+    """Return how far a window may lie beside its centre: a quarter of its side."""
+    return int(rng.integers(-(side // 4), side // 4 + 1))
 
 
 def _place(

@@ -6,7 +6,7 @@ all channels of the images are seen, in windows at the images' own resolution.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from napari_medseg._types import Job, Progress
 from napari_medseg.io.model_file import ModelFile
@@ -17,6 +17,7 @@ from napari_medseg.training.learners import WholeNetwork
 from napari_medseg.training.model_card import card_of
 from napari_medseg.training.noisy import find_suspects
 from napari_medseg.training.objectives import objective_of
+from napari_medseg.training.pretrained import settled
 from napari_medseg.training.report import Trained
 from napari_medseg.training.study import Study, supervised
 from napari_medseg.training.unlabelled import NONE, Unlabelled, read_unlabelled
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 CONDUCT = Conduct()
 """Nothing kept, nobody to stop it, nothing to look at."""
+
+C = TypeVar("C", bound="NetworkTraining")
 
 WholeStudy = Study[WholeNetwork, "NetworkTraining"]
 
@@ -115,14 +118,40 @@ def study_of(
 
 def _train(goal: Goal, config: NetworkTraining, conduct: Conduct) -> Job[Trained]:
     """Run a study and put model file and report together."""
+    config, note = yield from begun(config)
     yield Progress(0, None, "preparing the images")
     objective = objective_of(config)
     others = yield from read_unlabelled(config.unlabelled, goal.pairs, config.seed)
     study = study_of(goal, config, conduct, objective, others)
     yield from study.run()
     suspects = yield from find_suspects(study)
-    report = study.report().with_suspects(suspects)
+    report = study.report().with_suspects(suspects).with_note(note)
     return Trained(model_file_of(study, report), report, study.replay, suspects)
+
+
+def begun(config: C) -> Job[tuple[C, str]]:
+    """Fetch published weights for an encoder, where they are asked for.
+
+    Parameters
+    ----------
+    config : NetworkTraining
+        Settings.
+
+    Yields
+    ------
+    Progress
+        Before it is waited for a network.
+
+    Returns
+    -------
+    config : NetworkTraining
+        Settings that need no network any more.
+    note : str
+        What the user should know; mostly empty.
+    """
+    if getattr(config, "encoder_weights", "none") != "none":
+        yield Progress(0, None, "looking for ImageNet's weights")
+    return settled(config)
 
 
 def model_file_of(study: WholeStudy, report: TrainingReport) -> ModelFile:
