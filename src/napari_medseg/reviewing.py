@@ -14,6 +14,7 @@ from napari_medseg._types import Progress
 from napari_medseg.earlier import states_of
 from napari_medseg.inference import Segmenter, open_segmenter
 from napari_medseg.io.pairs import Pairs, as_annotation, read_pairs
+from napari_medseg.overlapping import OverlappingSegmenter
 from napari_medseg.quality.estimating import Estimate, Prepared, estimate, prepare
 from napari_medseg.quality.references import reference_folders
 
@@ -92,7 +93,7 @@ def prepare_for(
     yield Progress(0, None, "reading references")
     pairs = references.read()
     values: tuple[int, ...] = ()
-    if isinstance(segmenter, Segmenter):
+    if isinstance(segmenter, (Segmenter, OverlappingSegmenter)):
         known = segmenter.model_file.card.provenance.get("class_values", ())
         values = tuple(int(value) for value in known)
     states = states_of(segmenter)
