@@ -413,7 +413,9 @@ def test_a_run_is_replayed_and_reported(old_file: Path) -> None:
     assert report.compared is not None
     assert report.compared[0] == "the old model on its own channel"
     assert set(report.alone) == {"old", "new"}
-    assert {"old_alone", "new_alone"} <= set(json.loads(json.dumps(report.to_dict())))
+    told = json.loads(json.dumps(report.to_dict()))
+    assert {"old_alone", "new_alone"} <= set(told)
+    assert told["untuned_name"] == report.compared[0]
     assert any("went on from another model" in item for item in report.warnings)
 
 

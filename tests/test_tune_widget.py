@@ -361,6 +361,15 @@ def test_a_network_from_scratch_has_no_sam(viewer: Any) -> None:
     assert arguments["config"] == {"window": 128}
 
 
+def test_the_report_of_an_added_channel() -> None:
+    """It names the model before, and what either channel is worth alone."""
+    own = {"untuned_name": "the old model", "old_alone": 0.8, "new_alone": 0.61}
+    text = card_text(REPORT | own)
+    assert "The old model: " in text and "SAM" not in text
+    assert "With the old channel alone: 0.80" in text
+    assert "With the new channel alone: 0.61" in text
+
+
 def test_the_card_of_a_network_names_a_threshold_and_no_sam() -> None:
     text = card_text(REPORT | {"untuned_scores": None, "otsu": 0.712})
     assert "Otsu's threshold: 0.71" in text

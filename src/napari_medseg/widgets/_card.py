@@ -37,7 +37,7 @@ def card_text(report: Mapping[str, Any]) -> str:
     else:
         lines.append("<b>No held-out score</b>")
     if found and before:
-        name = report["untuned_name"]
+        name = report.get("untuned_name", "SAM untuned")
         lines.append(
             f"{name[0].upper()}{name[1:]}: {before['dice']:.2f} on the same images"
         )
