@@ -322,7 +322,7 @@ def test_the_same_again_and_a_replay() -> None:
 
 
 def test_stopped_before_a_class_it_finds_nothing_of_it() -> None:
-    asked = iter([False] * 3)
+    asked = iter([False] * 2)
     conduct = Conduct(stop=lambda: next(asked, True))
     trained = finish(api.train_job(pairs(), QUICK, conduct))
     last = parts_of(trained.model_file)[-1]
