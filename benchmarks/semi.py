@@ -150,7 +150,7 @@ def studied(way: str, pairs: Pairs, others: Unlabelled, steps: int, seed: int) -
         settings: NetworkTraining = (
             Med2dTraining(**shared)
             if way == "med2d"
-            else XnetTraining(wavelets=way == "xnet", **shared)
+            else XnetTraining(bands="wavelets" if way == "xnet" else "none", **shared)
         )
         study = whole.study_of(
             goal, settings, Conduct(), objective_of(settings), others

@@ -448,8 +448,8 @@ def test_xnet_says_the_same_alone_as_with_its_branches() -> None:
 def test_without_wavelets_all_of_xnet_sees_the_image_itself() -> None:
     """The weights are the same in number, so that the wavelets alone make the odds."""
     torch.manual_seed(0)
-    plain = XNetPlus.build(1, 2, width=8, wavelets=False).eval()
-    usual = XNetPlus.build(1, 2, width=8, wavelets=None).eval()
+    plain = XNetPlus.build(1, 2, width=8, bands="none").eval()
+    usual = XNetPlus.build(1, 2, width=8, bands=None).eval()
     usual.load_state_dict(plain.state_dict())
     seen: list[torch.Tensor] = []
     plain.low_encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))

@@ -129,7 +129,7 @@ class XNetPlus(Network):
         all three see the image as it is, which tells what the wavelets are worth.
     """
 
-    settings: ClassVar[tuple[str, ...]] = ("width", "wavelets")
+    settings: ClassVar[tuple[str, ...]] = ("width", "bands")
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class XNetPlus(Network):
         """Return the network with fresh weights; see `Network.build`."""
         width = int(settings.get("width", WIDTH))
         # files of before there was a choice say nothing
-        wavelets = settings.get("wavelets") is not False
+        wavelets = settings.get("bands") != "none"
         return cls(in_channels, classes, width, wavelets=wavelets)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -119,9 +119,10 @@ class XnetTraining(NetworkTraining):
     width: int = setting(
         16, "Channels of the first level of each U-Net (64 in the paper).", ge=8, le=64
     )
-    wavelets: bool = setting(
-        True,
-        "Show coarse and fine parts to two of the U-Nets, else the image to all three.",
+    bands: str = setting(
+        "wavelets",
+        "What two of the U-Nets see: coarse and fine parts, or the image itself.",
+        choices=("wavelets", "none"),
     )
 
 
