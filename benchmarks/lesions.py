@@ -60,11 +60,14 @@ SEEDS = (0, 1, 2)
 
 SIDE, WINDOW, BATCH = 512, 128, 4
 
-STEPS, QUICK_STEPS = 2400, 240
+STEPS, QUICK_STEPS = 2400, 96
 """Steps in all, of all classes together."""
 
 TRAINED, TESTED, QUICK_TRAINED, QUICK_TESTED = 8, 6, 4, 3
 """Images, of nuclei by kind."""
+
+HELD_OUT = {"vnc": 1, "nuclei": 3}
+"""Of the images to train on: for the best step, and the thresholds."""
 
 KEYS = ("task", "network", "arm", "seed")
 
@@ -117,18 +120,18 @@ def _nuclei(path: Path, value: int) -> Pair:
 LOADERS = {"vnc": vnc, "nuclei": nuclei}
 
 
-def settings(network: str, arm: str, seed: int, steps: int, classes: int) -> Any:
+def settings(task: str, network: str, arm: str, seed: int, steps: int) -> Any:
     """Return what an arm is trained with."""
     shared = {"window": WINDOW, "batch": BATCH, "seed": seed, "device": "cpu"}
     scratch = {"encoder_weights": "none"}
-    held = {"validate": classes}
+    held = {"validate": HELD_OUT[task]}
     if arm == "all":
         own = scratch if network == "deeplab" else {}
         return KINDS[network](steps=steps, **held, **shared, **own)
     clip = 2.0 if arm.endswith("CLAHE") else 0.0
     return LesionTraining(
         class_network=network,
-        steps=steps // classes,
+        steps=steps // len(TASKS[task]),
         clip=clip,
         **held,
         **shared,
@@ -174,7 +177,7 @@ def one(
     train, test = LOADERS[task](data, quick)
     names = TASKS[task]
     began = time.process_time()
-    config = settings(network, arm, seed, steps, len(names))
+    config = settings(task, network, arm, seed, steps)
     trained = finish(train_job(train, config))
     seconds = time.process_time() - began
     scores = measured(of_model_file(trained.model_file, "cpu"), test, names)
