@@ -20,74 +20,25 @@ from napari_medseg.io.pair_set import IGNORED, Pair, Pairs
 from napari_medseg.io.preparation import Preparation, prepare
 from napari_medseg.models.merged import KIND, Part, join, parts_of
 from napari_medseg.precision_recall import Ranking
+from napari_medseg.training.class_study import ClassStudy
 from napari_medseg.training.goals import RankedGoal
-from napari_medseg.training.learners import WholeNetwork
 from napari_medseg.training.lesion_training import RARE, LesionTraining, names_class
-from napari_medseg.training.network_training import NetworkTraining
-from napari_medseg.training.positives import PositiveViews
 from napari_medseg.training.report import Trained, TrainingReport
 from napari_medseg.training.scoring import Summary
-from napari_medseg.training.study import Study, supervised
-from napari_medseg.training.tversky import FocalTversky
 from napari_medseg.training.whole import CONDUCT, begun, model_file_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from napari_medseg._types import FloatArray
     from napari_medseg.training.conduct import Conduct
-    from napari_medseg.training.study import AnyStudy
+    from napari_medseg.training.network_training import NetworkTraining
 
 _UNKNOWN = 2
 """Value of pixels of a binary annotation that do not count."""
 
 FINDS_NOTHING = 1.0
 """Threshold of a class whose training was stopped before its first step."""
-
-
-class ClassStudy(Study[WholeNetwork, NetworkTraining]):
-    """A study of one class, which is rare: a share of the windows is centred on it.
-
-    Parameters
-    ----------
-    goal, config, conduct
-        As for `Study`.
-    settings : LesionTraining
-        Loss and share of windows.
-    """
-
-    def __init__(
-        self,
-        goal: RankedGoal,
-        config: NetworkTraining,
-        conduct: Conduct,
-        settings: LesionTraining,
-    ) -> None:
-        objective = focal if settings.loss == "focal-tversky" else supervised
-        super().__init__(WholeNetwork.of(config), goal, config, conduct, objective)
-        self.settings = settings
-
-    def batches(self, training: Sequence[int]) -> PositiveViews:
-        """Return the batches of some of the images."""
-        examples = [self.examples[index] for index in training]
-        config = self.config
-        return PositiveViews(
-            examples, self.view_config, config.batch, share=self.settings.positive
-        )
-
-    def checkpoint(self) -> Path | None:
-        """Return the file of the next part, of this loss and sampling alone."""
-        path = super().checkpoint()
-        if path is None:
-            return None
-        own = f"{self.settings.loss}-{self.settings.positive}"
-        return path.with_name(f"{path.stem}-{own}{path.suffix}")
-
-
-def focal(study: AnyStudy, training: Sequence[int]) -> FocalTversky:
-    """Return the objective of small lesions."""
-    return FocalTversky()
 
 
 @dataclass(frozen=True)
@@ -183,22 +134,31 @@ def train_lesions(
     parts = _with_kept(kept, [each.part for each in done])
     steps = ";".join(",".join(map(str, each.steps)) for each in done)
     replay = replace(config, minutes=None, class_steps=steps)
-    told = {**to_dict(replay), **config.without_paths, "device": "auto"}
+    told = {**to_dict(replay), "preparation": to_dict(preparation)}
     file = join(
         parts,
         f"One model a class ({len(parts)}), {len(pairs)} images",
-        config={**told, "preparation": to_dict(preparation)},
+        config={**told, **config.without_paths, "device": "auto"},
         provenance={
-            "data": pairs.digest,
-            "images": len(pairs),
+            **_provenance(pairs, config, conduct),
             "trained": [each.part.name for each in done],
             "class_values": [0, *(part.value for part in parts)],
-            "seed": config.seed,
-            "date": conduct.date,
         },
         scores={**report.scores(), "classes": report.classes},
     )
     return Trained(file, report, replay)
+
+
+def _provenance(
+    pairs: Pairs, config: LesionTraining, conduct: Conduct
+) -> dict[str, Any]:
+    """Return on what, how and when it was trained; each part tells the rest."""
+    return {
+        "data": pairs.digest,
+        "images": len(pairs),
+        "seed": config.seed,
+        "date": conduct.date,
+    }
 
 
 def _names(pairs: Pairs) -> list[tuple[str, int]]:
