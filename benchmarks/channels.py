@@ -40,13 +40,14 @@ from skimage.transform import resize
 
 from napari_medseg import api
 from napari_medseg._types import Prediction, default_classes, finish
-from napari_medseg.inference import Segmenter, open_segmenter, predict_probabilities
+from napari_medseg.inference import Segmenter, open_segmenter
 from napari_medseg.io import model_file
 from napari_medseg.io.pairs import Pair, Pairs, gather
 from napari_medseg.models.adapters import WithoutAdapter
 from napari_medseg.training.channel_training import ChannelTraining
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.network_training import UnetrTraining
+from napari_medseg.windowed import predict_probabilities
 
 RESULTS = Path("benchmarks/results/channels.jsonl")
 

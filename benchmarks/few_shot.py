@@ -36,7 +36,7 @@ from unet import train_unet
 
 from napari_medseg import metrics
 from napari_medseg._types import AnySegmenter, Prediction, default_classes, finish
-from napari_medseg.inference import Plan, open_segmenter, predict_probabilities
+from napari_medseg.inference import open_segmenter
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.prompts import PromptedSam, trained_count
 from napari_medseg.training.baseline import better_otsu
@@ -48,6 +48,7 @@ from napari_medseg.training.splits import HOLD_OUT_FROM
 from napari_medseg.training.study import Study
 from napari_medseg.training.supervised import Supervised
 from napari_medseg.training.trainer import FitConfig, fit
+from napari_medseg.windowed import Plan, predict_probabilities
 
 LEADER = "PTSAM decoder"
 """The method whose seconds the others get."""

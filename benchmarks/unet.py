@@ -15,7 +15,6 @@ import torch
 from monai.networks.nets import BasicUNet
 
 from napari_medseg._types import Prediction, default_classes, finish
-from napari_medseg.inference import Plan, predict_probabilities
 from napari_medseg.io.normalise import normalise
 from napari_medseg.models.devices import resolve_device
 from napari_medseg.models.framing import Framing
@@ -23,6 +22,7 @@ from napari_medseg.training.splits import HOLD_OUT_FROM, Split, split_images
 from napari_medseg.training.supervised import Supervised
 from napari_medseg.training.trainer import FitConfig, fit
 from napari_medseg.training.views import Example, FreshViews, ViewConfig
+from napari_medseg.windowed import Plan, predict_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         ),
         ("models",),
         (
-            "inference earlier overlapping",
+            "windowed inference earlier overlapping",
             "training",
             "evaluation",
             "quality",

@@ -18,7 +18,7 @@ from napari_medseg._types import (
 )
 from napari_medseg.engine import Engine
 from napari_medseg.engine.jobs import JOBS, Context, Shelf
-from napari_medseg.engine.prompting import cropped, look, prompt
+from napari_medseg.engine.prompting import cropped, look, look_around, prompt
 from napari_medseg.engine.segmenting import forget, relabel, segment
 from napari_medseg.engine.training import check, train
 from napari_medseg.inference import load, open_segmenter
@@ -72,6 +72,25 @@ def test_a_click_is_answered(sam: str) -> None:
     assert len(boxed["masks"]) == 1
     drawn = finish(prompt(clicks(mask=picture()[1] > 0), context))
     assert len(drawn["masks"]) == 1
+
+
+def test_sam_looks_around_only_while_nobody_clicks(sam: str) -> None:
+    context = looked(sam)
+    around = look_around({"key": "a"}, context)
+    next(around)
+    assert context.rest == 0
+    finish(prompt(clicks(), context))
+    next(around)
+    assert context.rest > 0
+
+
+def test_sam_looks_around_no_image_that_is_forgotten(sam: str) -> None:
+    context = looked(sam)
+    around = look_around({"key": "a"}, context)
+    next(around)
+    finish(forget({"key": "a"}, context))
+    assert list(around) == []
+    assert list(look_around({"key": "a"}, context)) == []
 
 
 def test_only_the_part_with_masks_is_sent() -> None:

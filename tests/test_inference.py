@@ -20,13 +20,7 @@ from napari_medseg._types import (
     WeightsError,
     default_classes,
 )
-from napari_medseg.inference import (
-    Plan,
-    Segmenter,
-    load,
-    open_segmenter,
-    predict_probabilities,
-)
+from napari_medseg.inference import Segmenter, load, open_segmenter
 from napari_medseg.io.model_file import ModelCard, ModelFile, read_card
 from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models import bundled
@@ -37,6 +31,7 @@ from napari_medseg.models.registry import METHODS, SPECIALISTS, MethodEntry
 from napari_medseg.models.sam import PIXEL_MEAN, PIXEL_STD
 from napari_medseg.models.weights import import_file
 from napari_medseg.training.conduct import Conduct
+from napari_medseg.windowed import Plan, predict_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,18 +11,14 @@ import torch
 import zarr
 
 from napari_medseg._types import BandSegmenter, InputError, JobError, Pixels
-from napari_medseg.inference import (
-    Plan,
-    open_segmenter,
-    predict_bands,
-    predict_probabilities,
-)
+from napari_medseg.inference import open_segmenter
 from napari_medseg.io.image_file import ImageFile
 from napari_medseg.io.images import read_image
 from napari_medseg.io.normalise import Normalisation
 from napari_medseg.io.pixels import ArrayPixels, FilePixels
 from napari_medseg.io.raw import Key, LazyArray
 from napari_medseg.models.framing import Framing
+from napari_medseg.windowed import Plan, predict_bands, predict_probabilities
 
 GREY = Normalisation()
 PLAN = Plan(Framing(tile=64, size=64), 3, torch.device("cpu"))

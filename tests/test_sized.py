@@ -240,7 +240,7 @@ def test_no_click_waits_for_the_encoder_where_sam_looked_around(
     image = rng.random((3, 300, 256), dtype=np.float32)
     view = InteractiveImage(image, backbone, "cpu")
     finish(view.embed())
-    finish(view.look_around((200.0, 40.0)))
+    finish(view.look_around())
 
     def encode(encoder: object, inputs: Tensor) -> Tensor:
         raise AssertionError("an embedding was computed")

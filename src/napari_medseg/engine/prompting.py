@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from napari_medseg._types import Job
     from napari_medseg.engine.channel import Message
     from napari_medseg.engine.jobs import Context
+
+
+CALM = 0.5
+"""Seconds after a click in which nothing else is embedded."""
 
 
 def look(arguments: Message, context: Context) -> Job[None]:
@@ -51,8 +56,7 @@ def look_around(arguments: Message, context: Context) -> Job[None]:
     Parameters
     ----------
     arguments : dict
-        ``key``: the image; ``place``: row and column near which a click is likely, or
-        None.
+        ``key``: the image.
     context : Context
         Holds the image.
 
@@ -64,8 +68,11 @@ def look_around(arguments: Message, context: Context) -> Job[None]:
     view: InteractiveImage | None = context.shelf.get("image", arguments["key"])
     if view is None:
         return
-    place = arguments["place"]
-    for progress in view.look_around(None if place is None else (place[0], place[1])):
+    for progress in view.look_around():
+        clicked = context.shelf.get("click", "latest")
+        if clicked is not None:
+            # whoever clicks shall not wait for a window of this in between
+            context.rest = max(0.0, CALM - (time.monotonic() - clicked))
         yield progress
         if context.shelf.get("image", arguments["key"]) is not view:
             return
@@ -107,6 +114,7 @@ def prompt(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         else Prompt.of_mask(mask)
     )
     answer = view.answer(wanted)
+    context.shelf.put("click", "latest", time.monotonic())
     region, masks = cropped(answer.region, answer.masks)
     return {
         "region": list(region),

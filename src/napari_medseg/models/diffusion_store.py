@@ -19,7 +19,7 @@ from napari_medseg._types import InputError, WeightsError
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models.diffusion_registry import DIFFUSIONS, DiffusionEntry
 from napari_medseg.models.registry import unknown
-from napari_medseg.models.weights import make_room, weights_folder
+from napari_medseg.models.weights import file_digest, make_room, weights_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +117,7 @@ def digest_of(folder: Path) -> str:
     """
     files = note_of(folder).get("files")
     if not isinstance(files, dict):
-        files = {name: _sha256(folder / name) for name in _files(folder)}
+        files = {name: file_digest(folder / name) for name in _files(folder)}
     told = json.dumps(files, sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
@@ -216,7 +216,7 @@ def import_folder(
     from napari_medseg.models.diffusion import check_layout, read_diffusion
 
     check_layout(source)
-    files = {part: _sha256(source / part) for part in _files(source)}
+    files = {part: file_digest(source / part) for part in _files(source)}
     known = _recognised(files)
     name = known.name if known else source.name if name is None else name
     if not _NAME.fullmatch(name) or (name in DIFFUSIONS and known is None):
@@ -263,7 +263,7 @@ def _copy(source: Path, target: Path, files: dict[str, str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as temporary:
                 shutil.copyfile(source / part, temporary)
-            if _sha256(path) != digest:
+            if file_digest(path) != digest:
                 raise WeightsError(
                     f"{source / part} was changed while it was copied; import it again."
                 )
@@ -302,14 +302,6 @@ def _length_below(folder: Path) -> int:
     """Return the bytes of all files below a folder."""
     paths = folder.rglob("*") if folder.is_dir() else ()
     return sum(path.stat().st_size for path in paths if path.is_file())
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _absent(entry: DiffusionEntry) -> WeightsError:

@@ -217,17 +217,10 @@ class InteractiveImage:
             self._sized.prepare()
         yield Progress(1, 1, "ready for clicks")
 
-    def look_around(self, place: tuple[float, float] | None = None) -> Job[None]:
-        """Embed what clicks may need that were not made yet.
-
-        Parameters
-        ----------
-        place : tuple of float, optional
-            Row and column of where clicks are likely; by default the middle.
-        """
+    def look_around(self) -> Job[None]:
+        """Embed what clicks may need that were not made yet."""
         if self._sized is not None:
-            middle = (self.shape[0] / 2, self.shape[1] / 2)
-            yield from self._sized.ahead(place or middle)
+            yield from self._sized.ahead()
 
     def answer(self, prompt: Prompt) -> Answer:
         """Find the object that a prompt means.

@@ -269,17 +269,11 @@ class SizedView:
             if look.box.shape == self.shape:
                 self._sights[look] = self._sight(look)
 
-    def ahead(self, place: tuple[float, float]) -> Job[None]:
-        """Embed the windows of clicks that may come, the nearest to a place first.
-
-        Parameters
-        ----------
-        place : tuple of float
-            Row and column.
-        """
-        looks = looks_ahead(
-            place, self.shape, self.backbone.working_size, self.sizes, AHEAD
-        )
+    def ahead(self) -> Job[None]:
+        """Embed the windows of clicks that may come, those in the middle first."""
+        middle = (self.shape[0] / 2, self.shape[1] / 2)
+        working = self.backbone.working_size
+        looks = looks_ahead(middle, self.shape, working, self.sizes, AHEAD)
         for count, look in enumerate(looks):
             yield Progress(count, len(looks), "SAM is looking around")
             # kept with all that was embedded

@@ -214,7 +214,7 @@ def verify(entry: SamEntry) -> Path:
     published = entry.weights.sha256
     if published is not None and locate(entry) != path:
         raise WeightsError(_not_published(path, entry))
-    if published is not None and _sha256(path) != published:
+    if published is not None and file_digest(path) != published:
         raise WeightsError(_not_published(path, entry))
     return path
 
@@ -347,7 +347,7 @@ def _recognise(path: Path) -> SamEntry | None:
     fitting = [entry for entry in SAMS.values() if entry.weights.bytes == length]
     if not fitting:
         return None
-    digest = _sha256(path)
+    digest = file_digest(path)
     return next((e for e in fitting if e.weights.sha256 == digest), None)
 
 
@@ -406,8 +406,14 @@ def make_room(target: Path, length: int) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file that a person gave."""
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file that a person gave.
+
+    Raises
+    ------
+    WeightsError
+        It cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -419,7 +425,7 @@ def _same_file(one: Path, other: Path) -> bool:
     """Tell whether two files hold the same bytes."""
     if one.stat().st_size != other.stat().st_size:
         return False
-    return _sha256(one) == _sha256(other)
+    return file_digest(one) == file_digest(other)
 
 
 def _stuck(path: Path, error: OSError) -> WeightsError:

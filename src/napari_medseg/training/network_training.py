@@ -63,6 +63,20 @@ class NetworkTraining(TrainingSettings):
 
 
 @dataclass(frozen=True)
+class GentleTraining(NetworkTraining):
+    """A network that wants smaller steps than a plain convolutional one."""
+
+    learning_rate: float | None = setting(
+        None, "Peak learning rate; by default 0.001.", ge=0.0
+    )
+
+    @property
+    def usual_rate(self) -> float:
+        """The learning rate where none is given."""
+        return 0.001
+
+
+@dataclass(frozen=True)
 class Med2dTraining(NetworkTraining):
     """Med-2D SegNet, two million parameters, trained from scratch."""
 
@@ -70,15 +84,12 @@ class Med2dTraining(NetworkTraining):
 
 
 @dataclass(frozen=True)
-class MambaTraining(NetworkTraining):
+class MambaTraining(GentleTraining):
     """VM-UNet with the style augmentation of Mamba-Sea, trained from scratch."""
 
     network: ClassVar[str] = "mamba"
     weight_decay: ClassVar[float] = 1e-2
 
-    learning_rate: float | None = setting(
-        None, "Peak learning rate; by default 0.001.", ge=0.0
-    )
     window: int = setting(
         128, "Side of a window, in pixels of the network's input.", ge=64, le=2048
     )
@@ -94,11 +105,6 @@ class MambaTraining(NetworkTraining):
         ge=0.0,
         le=1.0,
     )
-
-    @property
-    def usual_rate(self) -> float:
-        """The learning rate where none is given."""
-        return 0.001
 
 
 @dataclass(frozen=True)
@@ -127,15 +133,12 @@ class XnetTraining(NetworkTraining):
 
 
 @dataclass(frozen=True)
-class UnetrTraining(NetworkTraining):
+class UnetrTraining(GentleTraining):
     """UNETR, a transformer with a U-Net's decoder, trained from scratch."""
 
     network: ClassVar[str] = "unetr"
     weight_decay: ClassVar[float] = 1e-5
 
-    learning_rate: float | None = setting(
-        None, "Peak learning rate; by default 0.001.", ge=0.0
-    )
     hidden: int = setting(
         192, "Numbers of a token of the transformer (768 in the paper).", ge=32, le=768
     )
@@ -150,22 +153,14 @@ class UnetrTraining(NetworkTraining):
                 f"choose {self.hidden // self.heads * self.heads}, say."
             )
 
-    @property
-    def usual_rate(self) -> float:
-        """The learning rate where none is given."""
-        return 0.001
-
 
 @dataclass(frozen=True)
-class DeeplabTraining(NetworkTraining):
+class DeeplabTraining(GentleTraining):
     """DeepLabv3+ on an EfficientNet, from ImageNet's weights or from scratch."""
 
     network: ClassVar[str] = "deeplab"
     weight_decay: ClassVar[float] = 1e-2
 
-    learning_rate: float | None = setting(
-        None, "Peak learning rate; by default 0.001.", ge=0.0
-    )
     backbone: str = setting(
         "efficientnet-b0",
         "The EfficientNet underneath, from the smallest to larger ones.",
@@ -177,8 +172,3 @@ class DeeplabTraining(NetworkTraining):
         "time (20 MB and more), or nothing. Without a network it is nothing.",
         choices=("imagenet", "none"),
     )
-
-    @property
-    def usual_rate(self) -> float:
-        """The learning rate where none is given."""
-        return 0.001

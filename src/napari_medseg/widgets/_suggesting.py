@@ -139,15 +139,15 @@ class Suggester(QObject):
     def _on_looked(self) -> None:
         self._is_ready, self._process = True, self._engine.pid
         self.ready.emit()
-        self._look_around(None)
+        self._look_around()
         if not self.question.empty:
             self._send()
 
-    def _look_around(self, place: tuple[float, float] | None) -> None:
-        """Have SAM prepare for further clicks near a place, when it is idle."""
+    def _look_around(self) -> None:
+        """Have SAM prepare for clicks, as long as nothing else is to be done."""
         relay = Relay(self)
         relay.ended.connect(relay.deleteLater)
-        self._around.submit("look_around", {"key": self._key, "place": place}, relay)
+        self._around.submit("look_around", {"key": self._key}, relay)
 
     def click(self, place: tuple[float, float], *, adds: bool) -> None:
         """Add a click: on the object, or on what does not belong to it."""

@@ -1,0 +1,245 @@
+"""A network over an image of any size: cut, predict, blend.
+
+Any callable that maps a batch of windows to class logits is run here. When memory
+runs out, the same image is done in smaller batches, then in smaller windows of the
+same magnification, then on the processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_medseg._types import JobError
+from napari_medseg.io.normalise import Limits, Normalisation, apply_limits, limits
+from napari_medseg.io.pixels import ArrayPixels
+from napari_medseg.models.backbone import autocast
+from napari_medseg.models.devices import is_out_of_memory
+from napari_medseg.models.framing import Blender, Box, Framing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_medseg._types import FloatArray, Pixels
+
+Network = Callable[[Tensor], Tensor]
+"""Maps windows ``(B, 3, S, S)`` to class logits ``(B, K, h, w)``."""
+
+SMALLEST_SIZE = 128
+"""Windows are not made smaller than this, in pixels of the network's input."""
+
+GPU_BATCH = 8
+"""Windows a batch on a GPU, to begin with; on a processor one is as quick as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How windows are run; each failure for want of memory leads to a smaller one.
+
+    Attributes
+    ----------
+    framing : Framing
+        The windows.
+    batch : int
+        Windows at a time.
+    device : torch.device
+        Where.
+    note : str
+        What was made smaller, in words; empty for the first plan.
+    first : Framing or None
+        The windows to begin with, where they were made smaller since.
+    """
+
+    framing: Framing
+    batch: int
+    device: torch.device
+    note: str = ""
+    first: Framing | None = None
+
+    def smaller(self) -> Plan | None:
+        """Return the next plan to try, or None where there is none."""
+        framing = self.framing
+        if self.batch > 1:
+            return replace(self, batch=self.batch // 2)
+        half = framing.size // 2 // 32 * 32
+        if half >= SMALLEST_SIZE:
+            tile = max(8, round(framing.tile * half / framing.size))
+            return replace(
+                self,
+                framing=replace(framing, tile=tile, size=half),
+                note="Memory ran out, so the image was done in smaller windows.",
+                first=self.first or framing,
+            )
+        if self.device.type != "cpu":
+            # the processor mostly has more memory, and whole windows see more
+            return Plan(
+                self.first or framing,
+                1,
+                torch.device("cpu"),
+                "Memory of the graphics card ran out, so the processor was used.",
+            )
+        return None
+
+
+def predict_probabilities(
+    image: FloatArray,
+    network: Network,
+    normalisation: Normalisation,
+    plan: Plan,
+) -> tuple[FloatArray, str]:
+    """Predict the class probabilities of an image of any size.
+
+    Parameters
+    ----------
+    image : ndarray
+        ``float32 (C, Y, X)``, as it was read.
+    network : callable
+        Maps windows to logits; a Module is moved to the plan's device.
+    normalisation : Normalisation
+        Channels and percentiles.
+    plan : Plan
+        How to run the windows, to begin with.
+
+    Returns
+    -------
+    probabilities : ndarray
+        ``float32 (K, Y, X)``.
+    note : str
+        What had to be made smaller; empty where nothing had.
+
+    Raises
+    ------
+    JobError
+        Memory ran out even with the smallest plan.
+    InputError
+        The image lacks a channel that the model uses.
+    """
+    pixels = ArrayPixels(image)
+    while True:
+        try:
+            bands = _bands(pixels, network, normalisation, plan)
+            return _together(bands, pixels.shape), plan.note
+        except (RuntimeError, MemoryError) as error:
+            plan = _after(error, plan, pixels)
+
+
+def predict_bands(
+    pixels: Pixels, network: Network, normalisation: Normalisation, plan: Plan
+) -> Iterator[tuple[FloatArray, str]]:
+    """Predict the class probabilities of an image that may not fit into memory.
+
+    Parameters
+    ----------
+    pixels : Pixels
+        The image.
+    network, normalisation, plan
+        As for `predict_probabilities`.
+
+    Yields
+    ------
+    probabilities : ndarray
+        ``float32 (K, h, X)`` of the next rows; all of them together are what
+        `predict_probabilities` gives, bit for bit.
+    note : str
+        What had to be made smaller; empty where nothing had.
+
+    Raises
+    ------
+    JobError
+        Memory ran out with the smallest plan, or after the first rows.
+    InputError
+        The image lacks a channel that the model uses.
+    """
+    while True:
+        bands = _bands(pixels, network, normalisation, plan)
+        try:
+            first = next(bands)
+            break
+        except (RuntimeError, MemoryError) as error:
+            plan = _after(error, plan, pixels)
+    yield first, plan.note
+    try:
+        for band in bands:
+            yield band, plan.note
+    except (RuntimeError, MemoryError) as error:
+        _after(error, plan, pixels)
+        raise JobError(
+            "Memory ran out in the middle of the image. Close other programs, and "
+            "segment it again."
+        ) from None
+
+
+def _after(error: BaseException, plan: Plan, pixels: Pixels) -> Plan:
+    """Return the plan to try after an error, if it was for want of memory."""
+    if not is_out_of_memory(error):
+        raise error
+    # the frames of the error hold the tensors that did not fit
+    error.__traceback__ = None
+    next_plan = plan.smaller()
+    if next_plan is None:
+        _, height, width = pixels.shape
+        raise JobError(
+            f"Memory ran out on an image of {height} × {width} pixels, even in the "
+            "smallest windows. Close other programs."
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return next_plan
+
+
+def _together(bands: Iterator[FloatArray], shape: tuple[int, int, int]) -> FloatArray:
+    """Put bands together."""
+    whole: FloatArray | None = None
+    top = 0
+    for band in bands:
+        if whole is None:
+            whole = np.empty((len(band), *shape[1:]), np.float32)
+        whole[:, top : top + band.shape[1]] = band
+        top += band.shape[1]
+    if whole is None:
+        raise ValueError("an image has at least one window")
+    return whole
+
+
+def _bands(
+    pixels: Pixels, network: Network, normalisation: Normalisation, plan: Plan
+) -> Iterator[FloatArray]:
+    """Run the windows of an image by one plan; give rows once no window is to come."""
+    if isinstance(network, nn.Module):
+        network.to(plan.device)
+    found = limits(pixels.sample(), normalisation)
+    _, height, width = pixels.shape
+    boxes = plan.framing.boxes((height, width))
+    blender: Blender | None = None
+    for start in range(0, len(boxes), plan.batch):
+        group = boxes[start : start + plan.batch]
+        windows = [
+            _window(pixels, box, normalisation, found, plan.framing) for box in group
+        ]
+        with torch.inference_mode(), autocast(plan.device):
+            logits = network(torch.stack(windows).to(plan.device)).cpu()
+        for each, box in zip(logits, group, strict=True):
+            blender = blender or Blender(len(each), width)
+            probabilities = plan.framing.unwindow(each, box).softmax(dim=0)
+            blender.add(probabilities.numpy(), box)
+        below = boxes[start + plan.batch : start + plan.batch + 1]
+        bottom = below[0].top if below else height
+        if blender is not None and bottom > blender.top:
+            yield blender.take(bottom)
+
+
+def _window(
+    pixels: Pixels,
+    box: Box,
+    normalisation: Normalisation,
+    found: Limits,
+    framing: Framing,
+) -> Tensor:
+    """Normalise the pixels of one window only, by the limits of the whole image."""
+    scaled = apply_limits(pixels.region(*box.slices), normalisation, found)
+    return framing.window(scaled, Box(0, 0, *box.shape))
