@@ -163,6 +163,7 @@ def run(
     sets: Annotated[str, typer.Option(help="Only these sets, by commas.")] = "",
     images: Annotated[int, typer.Option(help="Only this number of images.")] = 0,
     methods: Annotated[str, typer.Option(help="Only these, by commas.")] = "",
+    draws: Annotated[int, typer.Option(help="Draws of images.")] = len(SEEDS),
     minutes: Annotated[float, typer.Option(help="Begin no run after these.")] = 1e9,
 ) -> None:
     """Do the runs that are missing."""
@@ -175,6 +176,8 @@ def run(
         if sets and cell.set not in sets.split(","):
             continue
         if images and cell.images != images:
+            continue
+        if cell.seed not in SEEDS[:draws]:
             continue
         if methods and cell.method not in methods.split(","):
             continue
