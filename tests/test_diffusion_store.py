@@ -25,7 +25,7 @@ from napari_medseg.engine.segmenting import forget, relabel, segment
 from napari_medseg.io.images import read_annotation
 from napari_medseg.models import diffusion, diffusion_store
 from napari_medseg.models.diffusion_registry import DIFFUSIONS, DiffusionEntry
-from napari_medseg.models.registry import WeightsFile
+from napari_medseg.models.weights_file import WeightsFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

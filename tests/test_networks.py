@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from napari_medseg._types import InputError
 from napari_medseg.models.med2d import DepthwiseConv, MedBlock
+from napari_medseg.models.methods import METHODS, NETWORKS
 from napari_medseg.models.networks import network_class
 from napari_medseg.models.prompts import trained_count
-from napari_medseg.models.registry import METHODS, NETWORKS
 from napari_medseg.models.wavelet import frequencies, haar
 
 if TYPE_CHECKING:

@@ -11,17 +11,16 @@ import pytest
 
 from napari_medseg._types import InputError, WeightsError
 from napari_medseg.models import bundled
+from napari_medseg.models.methods import METHODS, lookup_method
+from napari_medseg.models.naming import unknown
 from napari_medseg.models.registry import (
     CLASSICAL,
     EVERYTHING,
-    METHODS,
     SAMS,
     SPECIALISTS,
     everything_name,
     everything_sam,
     lookup,
-    lookup_method,
-    unknown,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    "module", ["registry", "bundled", "weights", "everything_settings"]
+    "module",
+    ["registry", "methods", "bundled", "weights", "everything_settings"],
 )
 def test_importing_the_table_imports_no_torch_and_no_network(module: str) -> None:
     code = (

@@ -15,7 +15,8 @@ import pytest
 
 from napari_medseg._types import InputError, WeightsError, finish
 from napari_medseg.models import weights as subject
-from napari_medseg.models.registry import SAMS, SamEntry, WeightsFile
+from napari_medseg.models.registry import SAMS, SamEntry
+from napari_medseg.models.weights_file import WeightsFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

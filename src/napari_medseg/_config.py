@@ -58,7 +58,7 @@ def config_class(home: tuple[str, str]) -> type[DataclassInstance]:
     Parameters
     ----------
     home : tuple of str
-        Its module and name, as `napari_medseg.models.registry` lists them.
+        Its module and name, as `napari_medseg.models.methods` lists them.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_medseg._types import Job, finish
 from napari_medseg.inference import load, of_model_file
-from napari_medseg.models.registry import METHODS
+from napari_medseg.models.methods import METHODS
 from napari_medseg.training.conduct import Conduct
 
 if TYPE_CHECKING:

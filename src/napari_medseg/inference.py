@@ -27,12 +27,12 @@ from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.classical import open_classical
 from napari_medseg.models.devices import resolve_device
 from napari_medseg.models.framing import Framing
+from napari_medseg.models.methods import METHODS
 from napari_medseg.models.nano import EMBEDDING_CHANNELS
 from napari_medseg.models.phrase_settings import is_phrase, phrase_of
 from napari_medseg.models.registry import (
     CLASSICAL,
     EVERYTHING,
-    METHODS,
     SAMS,
     SPECIALISTS,
     everything_sam,

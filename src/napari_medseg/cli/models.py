@@ -12,17 +12,17 @@ from napari_medseg._types import InputError
 from napari_medseg.cli.console import follow, print_json, print_table, sentences
 from napari_medseg.models import bundled, diffusion_store
 from napari_medseg.models.diffusion_registry import DIFFUSIONS, DiffusionEntry
+from napari_medseg.models.methods import METHODS
+from napari_medseg.models.naming import unknown
 from napari_medseg.models.registry import (
     CLASSICAL,
     EVERYTHING,
-    METHODS,
     SAMS,
     SPECIALISTS,
     SpecialistEntry,
     everything_name,
     everything_sam,
     lookup,
-    unknown,
 )
 
 app = typer.Typer(

@@ -18,7 +18,7 @@ from napari_medseg.cli.places import check_out
 from napari_medseg.cli.run import today
 from napari_medseg.cli.run_file import FORMAT, check_values, read_yaml
 from napari_medseg.io.atomic import atomic_path
-from napari_medseg.models.registry import NETWORKS
+from napari_medseg.models.methods import NETWORKS
 
 if TYPE_CHECKING:
     from napari_medseg.training.pretraining import PretrainingResult

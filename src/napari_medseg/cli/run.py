@@ -22,7 +22,7 @@ from napari_medseg.cli.models import Json  # noqa: TC001  (read by typer)
 from napari_medseg.cli.options import with_config_options
 from napari_medseg.cli.run_file import RunFile
 from napari_medseg.io.idrid import LAYOUT
-from napari_medseg.models.registry import METHODS, lookup_method
+from napari_medseg.models.methods import METHODS, lookup_method
 
 if TYPE_CHECKING:
     from napari_medseg.io.pairs import Pairs

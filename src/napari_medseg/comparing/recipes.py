@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_medseg.models.registry import CLASSICAL, METHODS, SAMS, SPECIALISTS, unknown
+from napari_medseg.models.methods import METHODS
+from napari_medseg.models.naming import unknown
+from napari_medseg.models.registry import CLASSICAL, SAMS, SPECIALISTS
 
 if TYPE_CHECKING:
     from napari_medseg.comparing.settings import CompareConfig

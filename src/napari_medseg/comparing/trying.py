@@ -13,7 +13,7 @@ from napari_medseg.comparing.advice import Comparison, Tried, advice, rank
 from napari_medseg.comparing.recipes import Recipe, recipes_for
 from napari_medseg.inference import open_segmenter
 from napari_medseg.io.model_file import save
-from napari_medseg.models.registry import lookup_method
+from napari_medseg.models.methods import lookup_method
 from napari_medseg.training.conduct import Conduct, never
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.views import Example

@@ -18,7 +18,7 @@ from napari_medseg.io.pairs import (
     match_files,
     read_pairs,
 )
-from napari_medseg.models.registry import lookup_method
+from napari_medseg.models.methods import lookup_method
 from napari_medseg.training.conduct import Conduct
 
 if TYPE_CHECKING:

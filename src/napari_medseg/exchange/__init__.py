@@ -34,7 +34,7 @@ from napari_medseg.exchange._readme import write_readme
 from napari_medseg.inference import Segmenter
 from napari_medseg.io import model_file as model_files
 from napari_medseg.io.atomic import atomic_path
-from napari_medseg.models.registry import METHODS
+from napari_medseg.models.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

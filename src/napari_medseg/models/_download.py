@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from napari_medseg.models.registry import WeightsFile
+    from napari_medseg.models.weights_file import WeightsFile
 
 _CHUNK = 1 << 16
 """Bytes read at once; what is left of a chunk when the connection breaks is lost."""

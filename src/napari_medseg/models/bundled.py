@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_medseg._types import WeightsError
 
 if TYPE_CHECKING:
-    from napari_medseg.models.registry import WeightsFile
+    from napari_medseg.models.weights_file import WeightsFile
 
 FOLDER = Path(__file__).parents[1] / "weights"
 """Folder of the files that come with the package."""

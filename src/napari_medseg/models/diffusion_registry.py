@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from napari_medseg.models.registry import WeightsFile
+from napari_medseg.models.weights_file import WeightsFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

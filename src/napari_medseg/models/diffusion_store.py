@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from napari_medseg._types import InputError, WeightsError
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models.diffusion_registry import DIFFUSIONS, DiffusionEntry
-from napari_medseg.models.registry import unknown
+from napari_medseg.models.naming import unknown
 from napari_medseg.models.weights import file_digest, make_room, weights_folder
 
 if TYPE_CHECKING:

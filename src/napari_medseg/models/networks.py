@@ -1,6 +1,6 @@
 """Networks that are trained whole: what each of them promises, and how one is built.
 
-The promise is kept by every network of the registry's table and checked by one test:
+The promise is kept by every network of `NETWORKS` and checked by one test:
 any number of channels and classes, any size of the input from the smallest on, in any
 precision.
 """
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_medseg._types import ModelFileError
-from napari_medseg.models.registry import METHODS, NETWORKS, PARTS, unknown
+from napari_medseg.models.methods import METHODS, NETWORKS, PARTS
+from napari_medseg.models.naming import unknown
 
 if TYPE_CHECKING:
     from typing import Self
@@ -131,7 +132,7 @@ def network_class(name: str) -> type[Network]:
     Parameters
     ----------
     name : str
-        A name of the registry's table.
+        A name of `NETWORKS`.
 
     Returns
     -------

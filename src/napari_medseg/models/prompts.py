@@ -26,7 +26,7 @@ from napari_medseg._types import ModelFileError
 from napari_medseg.models import sam as sams
 from napari_medseg.models import vit
 from napari_medseg.models.backbone import load_base
-from napari_medseg.models.registry import PARTS
+from napari_medseg.models.methods import PARTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""The segmenters and training methods that there are, as literal tables.
+"""The segmenters that there are, as literal tables.
 
 Importing this module imports neither torch nor any network code, so that a combo
 box or ``--help`` is filled at once; the classes behind the names are imported when
@@ -7,15 +7,15 @@ they are used.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from napari_medseg._types import InputError
+from napari_medseg.models.naming import unknown
+from napari_medseg.models.weights_file import WeightsFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 _OFFICIAL = "https://dl.fbaipublicfiles.com/segment_anything/"
 
@@ -23,38 +23,6 @@ _OFFICIAL_NOTE = (
     "Segment Anything by Meta AI Research, Kirillov et al. 2023, under the Apache "
     "licence 2.0: free to use, also commercially, with the notice kept."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsFile:
-    """One file of weights: its name, where it comes from, how it is recognised.
-
-    Attributes
-    ----------
-    name : str
-        File name, without any folder.
-    url : str or None
-        Address it is downloaded from; None where it comes with the package.
-    sha256 : str or None
-        SHA-256 of the file in lower case; None only for a bundled file, which
-        comes with the package and is described by the card beside it.
-    bytes : int or None
-        Length of the file; None only for a bundled file.
-    licence : str
-        SPDX identifier of the weights' licence.
-    licence_note : str
-        Whose the weights are and what the licence asks for, in one sentence.
-    bundled : bool
-        Whether the file is part of the package.
-    """
-
-    name: str
-    url: str | None
-    sha256: str | None
-    bytes: int | None
-    licence: str
-    licence_note: str
-    bundled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,69 +85,6 @@ class SamEntry:
     width: int = 256
     sizes: KnownSizes | None = None
     judge: WeightsFile | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MethodEntry:
-    """One training method: its name, what it is for and where its code is.
-
-    Attributes
-    ----------
-    name : str
-        Name in commands and model files, such as ``ptsam``.
-    title : str
-        Name shown to the user.
-    description : str
-        What it is for, in one line.
-    config : tuple of str
-        Module and class of its config, which give the form and the options; importing
-        it imports no torch.
-    train : tuple of str
-        Module and function that train: a job of pairs and config.
-    network : tuple of str
-        Module and function that build the network from a model file.
-    parts : bool
-        Whether the network's classes are background, interior and border of objects.
-    trains : str
-        The network of `NETWORKS` that is trained; empty where a SAM is tuned.
-    begins_with_a_model : bool
-        Whether it goes on from a model file, without which it cannot begin.
-    overlapping : bool
-        Whether there is one binary model for each class, and classes may overlap.
-    """
-
-    name: str
-    title: str
-    description: str
-    config: tuple[str, str]
-    train: tuple[str, str]
-    network: tuple[str, str]
-    parts: bool = False
-    trains: str = ""
-    begins_with_a_model: bool = False
-    overlapping: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkEntry:
-    """One network that is trained whole: its name, what it is for, where its code is.
-
-    Attributes
-    ----------
-    name : str
-        Name in configs.
-    title : str
-        Name shown to the user.
-    description : str
-        What it is for, in one line.
-    home : tuple of str
-        Module and class, a `napari_medseg.models.networks.Network`.
-    """
-
-    name: str
-    title: str
-    description: str
-    home: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,154 +314,6 @@ EVERYTHING = EverythingEntry(
 )
 """All objects at once, by any SAM."""
 
-NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
-    {
-        "med2d": NetworkEntry(
-            name="med2d",
-            title="Med-2D SegNet",
-            description="Two million parameters, quick on a processor.",
-            home=("napari_medseg.models.med2d", "Med2dSegNet"),
-        ),
-        "mamba": NetworkEntry(
-            name="mamba",
-            title="VM-UNet (Mamba-Sea)",
-            description="Scans the image four ways; for images of several microscopes.",
-            home=("napari_medseg.models.mamba", "VmUnet"),
-        ),
-        "xnet": NetworkEntry(
-            name="xnet",
-            title="XNet-Plus",
-            description="Three U-Nets: the image, its coarse and its fine part.",
-            home=("napari_medseg.models.wavelet", "XNetPlus"),
-        ),
-        "unetr": NetworkEntry(
-            name="unetr",
-            title="UNETR",
-            description="A transformer with a U-Net's decoder; a channel can be added.",
-            home=("napari_medseg.models.unetr", "Unetr"),
-        ),
-        "deeplab": NetworkEntry(
-            name="deeplab",
-            title="DeepLabv3+",
-            description="An EfficientNet with context from several scales.",
-            home=("napari_medseg.models.deeplab", "DeepLab"),
-        ),
-    }
-)
-"""Every network that is trained whole, by name."""
-
-METHODS: Mapping[str, MethodEntry] = MappingProxyType(
-    {
-        "ptsam": MethodEntry(
-            name="ptsam",
-            title="Prompt tuning (PTSAM)",
-            description="Tunes 2,048 numbers of a frozen SAM on about 16 images; "
-            "the result is a file of a few kilobytes.",
-            config=("napari_medseg.training.prompt_tuning", "PromptTuning"),
-            train=("napari_medseg.training.tuning", "tune"),
-            network=("napari_medseg.models.prompts", "from_model_file"),
-        ),
-        "ptsam-objects": MethodEntry(
-            name="ptsam-objects",
-            title="Prompt tuning for touching objects",
-            description="Tunes 6,144 numbers for background, interior and border, so "
-            "that touching cells are told apart.",
-            config=("napari_medseg.training.prompt_tuning", "ObjectTuning"),
-            train=("napari_medseg.training.tuning", "tune_objects"),
-            network=("napari_medseg.models.prompts", "parts_from_model_file"),
-            parts=True,
-        ),
-        "med2d": MethodEntry(
-            name="med2d",
-            title="Small network (Med-2D SegNet)",
-            description="Trains two million numbers from scratch, without any SAM, on "
-            "all channels of the images; the result is a file of 8 MB.",
-            config=("napari_medseg.training.network_training", "Med2dTraining"),
-            train=("napari_medseg.training.whole", "train_network"),
-            network=("napari_medseg.models.networks", "from_model_file"),
-            trains="med2d",
-        ),
-        "med2d-objects": MethodEntry(
-            name="med2d-objects",
-            title="Small network for touching objects",
-            description="The small network, trained for background, interior and "
-            "border, so that touching cells are told apart.",
-            config=("napari_medseg.training.network_training", "Med2dObjects"),
-            train=("napari_medseg.training.whole", "train_objects"),
-            network=("napari_medseg.models.networks", "from_model_file"),
-            parts=True,
-            trains="med2d",
-        ),
-        "mamba": MethodEntry(
-            name="mamba",
-            title="State space network (Mamba-Sea)",
-            description="Trains a network that scans images four ways and sees other "
-            "styles in training, for images of several microscopes; slow without a "
-            "GPU.",
-            config=("napari_medseg.training.network_training", "MambaTraining"),
-            train=("napari_medseg.training.whole", "train_network"),
-            network=("napari_medseg.models.networks", "from_model_file"),
-            trains="mamba",
-        ),
-        "xnet": MethodEntry(
-            name="xnet",
-            title="Wavelet network (XNet-Plus)",
-            description="Trains three joined U-Nets from scratch on the images, their "
-            "coarse and their fine part; slow on a processor.",
-            config=("napari_medseg.training.network_training", "XnetTraining"),
-            train=("napari_medseg.training.whole", "train_network"),
-            network=("napari_medseg.models.networks", "from_model_file"),
-            trains="xnet",
-        ),
-        "unetr": MethodEntry(
-            name="unetr",
-            title="Transformer network (UNETR)",
-            description="Trains a transformer with a U-Net's decoder from scratch; a "
-            "channel can be added to the result later.",
-            config=("napari_medseg.training.network_training", "UnetrTraining"),
-            train=("napari_medseg.training.whole", "train_network"),
-            network=("napari_medseg.models.networks", "from_model_file"),
-            trains="unetr",
-        ),
-        "unetr-channel": MethodEntry(
-            name="unetr-channel",
-            title="Add a channel to a UNETR (PEMMA)",
-            description="Goes on from a UNETR that was trained on fewer channels; "
-            "trains a small file beside it, which works with either channel alone.",
-            config=("napari_medseg.training.channel_training", "ChannelTraining"),
-            train=("napari_medseg.training.channel", "add_channel"),
-            network=("napari_medseg.models.adapters", "from_model_file"),
-            trains="unetr",
-            begins_with_a_model=True,
-        ),
-        "deeplab": MethodEntry(
-            name="deeplab",
-            title="Large network (DeepLabv3+)",
-            description="Trains an EfficientNet with context from several scales, "
-            "from ImageNet's weights where they can be had; slow on a processor.",
-            config=("napari_medseg.training.network_training", "DeeplabTraining"),
-            train=("napari_medseg.training.whole", "train_network"),
-            network=("napari_medseg.models.networks", "from_model_file"),
-            trains="deeplab",
-        ),
-        "lesions": MethodEntry(
-            name="lesions",
-            title="One network a class (lesions)",
-            description="Trains a binary network for each class, for rare, small or "
-            "overlapping ones; each can be trained again alone.",
-            config=("napari_medseg.training.lesion_training", "LesionTraining"),
-            train=("napari_medseg.training.lesions", "train_lesions"),
-            network=("napari_medseg.models.networks", "from_model_file"),
-            trains="deeplab",
-            overlapping=True,
-        ),
-    }
-)
-"""Every training method by name."""
-
-PARTS = 3
-"""Outputs of a network that parts objects: background, interior and border."""
-
 
 def lookup(name: str) -> SamEntry:
     """Return the SAM of a name.
@@ -616,58 +373,3 @@ def everything_sam(name: str) -> str | None:
     if first != EVERYTHING.name:
         return None
     return sam if colon else EVERYTHING.sam
-
-
-def lookup_method(name: str) -> MethodEntry:
-    """Return the training method of a name.
-
-    Parameters
-    ----------
-    name : str
-        A name such as ``ptsam``.
-
-    Returns
-    -------
-    MethodEntry
-        The entry of the table.
-
-    Raises
-    ------
-    InputError
-        There is no method of that name; the message lists those that there are.
-    """
-    entry = METHODS.get(name)
-    if entry is None:
-        raise unknown("training method", name, METHODS)
-    return entry
-
-
-def unknown(what: str, name: str, options: Iterable[str]) -> InputError:
-    """Return the refusal of a name that is not among the options.
-
-    Parameters
-    ----------
-    what : str
-        What was asked for, such as ``SAM``.
-    name : str
-        The name given.
-    options : iterable of str
-        The names that there are.
-
-    Returns
-    -------
-    InputError
-        To be raised; its message lists the names, and says which may be meant.
-    """
-    names = list(options)
-    spelt = {_folded(option): option for option in names}
-    near = difflib.get_close_matches(_folded(name), spelt, n=1)
-    hint = f" Did you mean {spelt[near[0]]!r}?" if near else ""
-    return InputError(
-        f"There is no {what} named {name!r}; there is {', '.join(names)}.{hint}"
-    )
-
-
-def _folded(name: str) -> str:
-    """Return a name without what is easily mistaken: capitals, '-' for '_'."""
-    return name.casefold().replace("-", "_").strip()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_medseg._types import Job
-    from napari_medseg.models.registry import WeightsFile
+    from napari_medseg.models.weights_file import WeightsFile
 
 FOLDER_VARIABLE = "NAPARI_MEDSEG_WEIGHTS"
 """Environment variable that names another folder for weights."""

@@ -30,7 +30,7 @@ from napari_medseg.models.adapters import (
 )
 from napari_medseg.models.bases import card_of_base
 from napari_medseg.models.framing import Framing
-from napari_medseg.models.registry import METHODS, NETWORKS
+from napari_medseg.models.methods import METHODS, NETWORKS
 from napari_medseg.models.unetr import Unetr
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal
@@ -154,7 +154,7 @@ class NewChannel:
             )
         base = networks.from_model_file(found)
         if not isinstance(base, Unetr):
-            raise TypeError("the registry's unetr is no Unetr")
+            raise TypeError("the table's unetr is no Unetr")
         return cls(base, found, config)
 
 

@@ -23,7 +23,7 @@ class NetworkTraining(TrainingSettings):
     Attributes
     ----------
     network : str
-        Name of the network in the registry; the method's own.
+        Name of the network in `NETWORKS`; the method's own.
     """
 
     network: ClassVar[str] = ""

@@ -20,9 +20,11 @@ from napari_medseg._release import release
 from napari_medseg._types import InputError, Job
 from napari_medseg.io.encoder_file import EncoderCard, EncoderFile
 from napari_medseg.io.normalise import Normalisation
+from napari_medseg.models.methods import NETWORKS
+from napari_medseg.models.naming import unknown
 from napari_medseg.models.nano import STRIDE
 from napari_medseg.models.networks import network_class
-from napari_medseg.models.registry import NETWORKS, SAMS, unknown
+from napari_medseg.models.registry import SAMS
 from napari_medseg.models.weights import weights_folder
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.contrastive import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from napari_medseg._types import Job, Progress
 from napari_medseg.io.model_file import ModelFile
-from napari_medseg.models.registry import NETWORKS
+from napari_medseg.models.methods import NETWORKS
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.learners import WholeNetwork

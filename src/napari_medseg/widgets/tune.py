@@ -25,7 +25,8 @@ from qtpy.QtWidgets import (
 
 from napari_medseg._config import config_class
 from napari_medseg._types import MedsegError, Progress
-from napari_medseg.models.registry import METHODS, SAMS
+from napari_medseg.models.methods import METHODS
+from napari_medseg.models.registry import SAMS
 from napari_medseg.models.weights import imported
 from napari_medseg.widgets._annotated import Row, pairs_of_layers, rows_of_layers
 from napari_medseg.widgets._card import Card
