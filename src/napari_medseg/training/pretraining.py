@@ -27,15 +27,15 @@ from napari_medseg.models.networks import network_class
 from napari_medseg.models.registry import SAMS
 from napari_medseg.models.weights import weights_folder
 from napari_medseg.training.conduct import Conduct
-from napari_medseg.training.contrastive import (
+from napari_medseg.training.contrastive import fitting_stride
+from napari_medseg.training.pretrained import encoder_state
+from napari_medseg.training.pretraining_images import Windows, read_unlabelled
+from napari_medseg.training.supercl import (
     ContrastiveModel,
     SuperCL,
     Weights,
     features_of,
-    fitting_stride,
 )
-from napari_medseg.training.pretrained import encoder_state
-from napari_medseg.training.pretraining_images import Windows, read_unlabelled
 from napari_medseg.training.superpixels import Slic, SuperpixelCache, find_all
 from napari_medseg.training.trainer import FitConfig, FitResult, fit
 

@@ -13,7 +13,7 @@ from napari_medseg._types import InputError, Progress
 from napari_medseg.io.images import image_files, read_image
 from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models.framing import resize
-from napari_medseg.training.contrastive import WindowBatch
+from napari_medseg.training.supercl import WindowBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
