@@ -12,16 +12,7 @@ from napari_medseg.models import sam as sams
 from napari_medseg.models.sam import build_nano
 from napari_medseg.samples import KINDS
 from napari_medseg.training import tasks
-from napari_medseg.training.drawing import (
-    DISC_RADIUS,
-    Canvas,
-    ObjectRows,
-    draw_objects,
-    jittered_boxes,
-    region_rows,
-    sample_points,
-    target_maps,
-)
+from napari_medseg.training.drawing import DISC_RADIUS, Canvas, region_rows, target_maps
 from napari_medseg.training.pack import BatchShape, Pack, PackBatches, generated_crops
 from napari_medseg.training.promptable import (
     DenseWarmUp,
@@ -31,6 +22,12 @@ from napari_medseg.training.promptable import (
     PromptableModel,
     parameter_groups,
     tie_positions,
+)
+from napari_medseg.training.single_objects import (
+    ObjectRows,
+    draw_objects,
+    jittered_boxes,
+    sample_points,
 )
 
 SIZE = 64

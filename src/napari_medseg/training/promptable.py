@@ -30,15 +30,14 @@ from napari_medseg.training.drawing import (
     TOKENS,
     Canvas,
     Maps,
-    ObjectRows,
     Rows,
-    draw_objects,
     filter_rows,
     named_rows,
     region_rows,
     target_maps,
     with_noise,
 )
+from napari_medseg.training.single_objects import ObjectRows, draw_objects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
