@@ -38,10 +38,10 @@ from napari_medseg.training.channel import (
     study_of,
 )
 from napari_medseg.training.channel_training import ChannelTraining
+from napari_medseg.training.checkpoint import changing
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.network_training import UnetrTraining
 from napari_medseg.training.supervised import LabelledBatch, Supervised
-from napari_medseg.training.trainer import changing
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -41,8 +41,8 @@ from torch.nn import functional
 from napari_medseg._config import check, setting
 from napari_medseg.models.networks import outputs_of
 from napari_medseg.training import losses
+from napari_medseg.training.checkpoint import changing
 from napari_medseg.training.supervised import LabelledBatch, LossConfig, Supervised
-from napari_medseg.training.trainer import changing
 from napari_medseg.training.views import FreshViews, KeptViews
 
 if TYPE_CHECKING:

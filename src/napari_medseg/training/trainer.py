@@ -8,7 +8,6 @@ state, so that a resumed run goes on exactly as if it had not been interrupted.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -25,17 +24,22 @@ from typing import (
 
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from napari_medseg._config import check, setting
 from napari_medseg._types import InputError, Job, JobError, Progress
-from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models.devices import (
     is_out_of_memory,
     resolve_device,
     supports_bf16,
+)
+from napari_medseg.training.checkpoint import (
+    Checkpoint,
+    changing,
+    load_snapshot,
+    no_checkpoint,
+    shapes,
+    snapshot,
 )
 from napari_medseg.training.conduct import never
 
@@ -280,7 +284,7 @@ class _Run:
         finally:
             self._save()
         if self.best:
-            _load_snapshot(self.model, self.best)
+            load_snapshot(self.model, self.best)
 
     def _reason_to_stop(self, stop: Callable[[], bool]) -> Stopped | None:
         config, result = self.config, self.result
@@ -339,20 +343,21 @@ class _Run:
         score = figures["score"]
         if result.best_score is None or score > result.best_score:
             result.best_score, result.best_step = score, result.steps
-            self.best = _snapshot(self.model)
+            self.best = snapshot(self.model)
         return {key: item for key, item in figures.items() if isinstance(item, float)}
 
     def _save(self) -> None:
-        """Write weights, optimiser and best weights to one safetensors file."""
+        """Write down where the run is, if that is wanted."""
         if self.checkpoint is None:
             return
-        tensors = {f"model.{k}": v for k, v in _snapshot(self.model).items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        for index, item in enumerate(self.trained):
-            for key, value in self.optimiser.state.get(item, {}).items():
-                tensors[f"optimiser.{index}.{key}"] = value.detach()
-        tensors |= {f"objective.{k}": v for k, v in _state(self.objective).items()}
         result = self.result
+        groups = {
+            "model": snapshot(self.model),
+            "best": self.best,
+            "objective": _state(self.objective),
+        }
+        for index, item in enumerate(self.trained):
+            groups[f"optimiser.{index}"] = self.optimiser.state.get(item, {})
         note = {
             "steps": result.steps,
             "best_step": result.best_step,
@@ -361,44 +366,37 @@ class _Run:
             "seconds": self.seconds,
             "seed": self.config.seed,
         }
-        with atomic_path(self.checkpoint) as path:
-            packed = {key: item.cpu().contiguous() for key, item in tensors.items()}
-            save_file(packed, path, {"run": json.dumps(note)})
+        Checkpoint.of(groups, note).write(self.checkpoint)
 
     def _resume(self, path: Path) -> None:
         """Take up a run where its checkpoint left it."""
+        kept = Checkpoint.read(path)
         try:
-            with safe_open(path, framework="pt") as file:
-                note = json.loads((file.metadata() or {})["run"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+            note = kept.note
             result = FitResult(
                 note["steps"], note["best_step"], note["best_score"], note["history"]
             )
             seed, self.seconds = note["seed"], note["seconds"]
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise InputError(
-                f"{path} is not a checkpoint of a training and cannot be resumed. "
-                "Delete it to start again."
-            ) from error
+        except (KeyError, TypeError) as error:
+            raise no_checkpoint(path) from error
         if seed != self.config.seed:
             raise InputError(
                 f"{path} is the checkpoint of a run with seed {seed}, not "
                 f"{self.config.seed}. Delete it, or use that seed."
             )
-        own = _part(tensors, "objective.")
-        if _shapes(_part(tensors, "model.")) != _shapes(
-            changing(self.model)
-        ) or _shapes(own) != _shapes(_state(self.objective)):
+        model, own = kept.group("model"), kept.group("objective")
+        if shapes(model) != shapes(changing(self.model)) or shapes(own) != shapes(
+            _state(self.objective)
+        ):
             raise InputError(
                 f"{path} is the checkpoint of another model. Delete it to start again."
             )
-        _load_snapshot(self.model, _part(tensors, "model."))
-        self.best = _part(tensors, "best.")
+        load_snapshot(self.model, model)
+        self.best = kept.group("best")
         for index, item in enumerate(self.trained):
-            state = _part(tensors, f"optimiser.{index}.")
             self.optimiser.state[item] = {
                 key: value if key == "step" else torch.empty_like(item).copy_(value)
-                for key, value in state.items()
+                for key, value in kept.group(f"optimiser.{index}").items()
             }
         if isinstance(self.objective, Stateful):
             self.objective.load_state(own)
@@ -429,40 +427,6 @@ def learning_rate_factor(step: int, config: FitConfig) -> float:
     return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * along))
 
 
-def changing(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes: trained parameters, and buffers."""
-    # a layer that stands in two places has two names
-    parameters = model.named_parameters(remove_duplicate=False)
-    frozen = {name for name, item in parameters if not item.requires_grad}
-    return {
-        name: item for name, item in model.state_dict().items() if name not in frozen
-    }
-
-
-def _snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copy what training changes."""
-    return {name: item.detach().cpu().clone() for name, item in changing(model).items()}
-
-
-def _load_snapshot(model: nn.Module, snapshot: dict[str, Tensor]) -> None:
-    """Put a snapshot back."""
-    model.load_state_dict(snapshot, strict=False)
-
-
 def _state(objective: Objective[Any]) -> dict[str, Tensor]:
     """Return what an objective wants kept; nothing of one that has no state."""
     return objective.state() if isinstance(objective, Stateful) else {}
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Return the shapes of tensors, to tell one model from another."""
-    return {name: item.shape for name, item in tensors.items()}
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names start with ``prefix``, without it."""
-    return {
-        key.removeprefix(prefix): value
-        for key, value in tensors.items()
-        if key.startswith(prefix)
-    }
