@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -19,12 +19,10 @@ import torch
 from napari_medseg._types import Job, Progress
 from napari_medseg.io.normalise import normalise
 from napari_medseg.models.devices import resolve_device
-from napari_medseg.models.prompts import trained_count
-from napari_medseg.training.baseline import better_otsu
 from napari_medseg.training.learners import Learner
+from napari_medseg.training.measuring import HeldOut, report_of
 from napari_medseg.training.pace import affordable_steps
-from napari_medseg.training.report import TrainingReport, warnings_of
-from napari_medseg.training.scoring import Score, Summary, predict_windows
+from napari_medseg.training.scoring import Score, predict_windows
 from napari_medseg.training.settings import TrainingSettings
 from napari_medseg.training.splits import Split, split_images
 from napari_medseg.training.supervised import LossConfig, Supervised
@@ -49,10 +47,8 @@ if TYPE_CHECKING:
     from napari_medseg._types import FloatArray
     from napari_medseg.training.conduct import Conduct
     from napari_medseg.training.goals import Goal
+    from napari_medseg.training.report import TrainingReport
     from napari_medseg.training.trainer import Objective
-
-IMAGES = "images"
-"""Where an evaluation keeps the scores of its images."""
 
 LearnerT = TypeVar("LearnerT", bound=Learner, covariant=True)
 
@@ -67,31 +63,6 @@ ObjectiveFactory: TypeAlias = "Callable[[AnyStudy, Sequence[int]], Objective[Any
 def supervised(study: AnyStudy, training: Sequence[int]) -> Supervised:
     """Return the plain objective, with the weights of the study's config."""
     return Supervised(LossConfig(study.config.cross_entropy, study.config.dice))
-
-
-class _HeldOut:
-    """Measures a model on the images of a split, whenever it is called."""
-
-    def __init__(self, study: AnyStudy, split: Split) -> None:
-        self.study = study
-        self.split = split
-        self.model: nn.Module | None = None
-
-    def __call__(self) -> dict[str, Any]:
-        if self.model is None:
-            raise ValueError("the model to measure was not given")
-        scores = self.study.score(self.model, self.split.held_out)
-        summary = Summary.of(scores)
-        if summary is None:
-            raise ValueError("a split holds out at least one image")
-        figures = {
-            "score": float(np.mean([score.quality for score in scores])),
-            "held_out_dice": summary.dice,
-        }
-        if summary.pq is not None:
-            figures["held_out_pq"] = summary.pq
-        # the history is kept in checkpoints, and a resumed run needs these again
-        return figures | {IMAGES: list(map(asdict, scores))}
 
 
 @dataclass
@@ -244,9 +215,7 @@ class Study(Generic[LearnerT, SettingsT]):
     def train(self, training: Iterable[int], split: Split | None) -> Job[None]:
         """Train one part of the run, measured on a split, or for the best steps."""
         model, training = self.model(), tuple(training)
-        held_out = _HeldOut(self, split) if split else None
-        if held_out:
-            held_out.model = model
+        held_out = HeldOut(self, split, model) if split else None
         settings = self._fit_config()
         if held_out is None and self.parts and settings.stop_at is None:
             settings = replace(settings, stop_at=self.best_step)
@@ -395,66 +364,6 @@ class Study(Generic[LearnerT, SettingsT]):
         data = (self.unlabelled.digest,) if len(self.unlabelled) else ()
         return replace(self.config, minutes=None, stop_at=steps, unlabelled_data=data)
 
-    def _held_out_scores(self) -> list[Score]:
-        """Return the scores at the best step."""
-        return [
-            Score(**score)
-            for part in self.parts
-            for entry in part.result.history
-            if entry["step"] == self.best_step
-            for score in entry[IMAGES]
-        ]
-
-    def _untuned_scores(self) -> list[Score]:
-        """Return the scores of the learner as it was before; none from scratch."""
-        model = self.learner.untuned(self.pairs.classes)
-        if model is None:
-            return []
-        images = [index for part in self.parts for index in part.held_out]
-        return self.score(model.to(self.device), images)
-
-    def _otsu_scores(self) -> list[Score]:
-        """Return the scores of Otsu's threshold, for objects of one class."""
-        if self.pairs.classes != 2:
-            return []
-        scores = []
-        for part in self.parts:
-            if part.held_out:
-                otsu = better_otsu(self.pairs.subset(part.training))
-                for index in part.held_out:
-                    found = otsu.predict(self.pairs[index].image).probabilities
-                    scores.append(self.goal.score(index, self.examples[index], found))
-        return scores
-
     def report(self) -> TrainingReport:
         """Say how it went."""
-        seconds = time.monotonic() - self.started
-        tuned, untuned = self._held_out_scores(), self._untuned_scores()
-        otsu = [] if untuned else self._otsu_scores()
-        last = self.parts[-1]
-        report = TrainingReport(
-            parameters=trained_count(last.model),
-            seconds=seconds,
-            steps=last.result.steps,
-            best_step=last.result.best_step,
-            held_out=Summary.of(tuned),
-            untuned=Summary.of(untuned),
-            otsu=Summary.of(otsu),
-            images=len(self.pairs),
-            unlabelled=len(self.unlabelled),
-            untuned_name=self.learner.begun_as,
-            history=[
-                {key: value for key, value in entry.items() if key != IMAGES}
-                for part in self.parts
-                for entry in part.result.history
-            ],
-        )
-        warnings = warnings_of(report, tuned, self._absent_classes(), self.ended_early)
-        return replace(report, warnings=(*warnings, *self.unlabelled.notes))
-
-    def _absent_classes(self) -> list[int]:
-        """Return the classes that no image trained on in the end shows."""
-        shown: set[int] = set()
-        for index in self.parts[-1].training:
-            shown |= set(np.unique(self.examples[index].target).tolist())
-        return [index for index in range(self.goal.classes) if index not in shown]
+        return report_of(self)
