@@ -28,12 +28,8 @@ from napari_medseg._types import finish
 from napari_medseg.io.images import read_annotation, read_image
 from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models.backbone import Backbone, load_backbone
-from napari_medseg.models.interactive import (
-    InteractiveImage,
-    Prompt,
-    corrected,
-    deepest,
-)
+from napari_medseg.models.clicks import Prompt, corrected, deepest
+from napari_medseg.models.interactive import InteractiveImage
 from napari_medseg.training.pack import is_held_out
 
 SETS = {

@@ -32,8 +32,9 @@ from napari_medseg.api import train_job
 from napari_medseg.models import sam as sams
 from napari_medseg.models import vit
 from napari_medseg.models.backbone import autocast, load_backbone
+from napari_medseg.models.clicks import Prompt
 from napari_medseg.models.devices import compute_dtype
-from napari_medseg.models.interactive import InteractiveImage, Prompt
+from napari_medseg.models.interactive import InteractiveImage
 from napari_medseg.models.weights import FOLDER_VARIABLE
 from napari_medseg.training.prompt_tuning import PromptTuning
 

@@ -34,7 +34,7 @@ from torch.nn import functional
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models.backbone import Backbone, load_backbone
 from napari_medseg.models.candidates import GRID, Candidates
-from napari_medseg.models.interactive import Prompt, as_asked, corrected, deepest
+from napari_medseg.models.clicks import Prompt, as_asked, corrected, deepest
 from napari_medseg.models.judge import VOICES, Judge, Voice
 from napari_medseg.models.mask_features import NAMES, agreement, describe
 from napari_medseg.models.sized import Found, SizedView

@@ -11,13 +11,9 @@ from networks import save_nano
 
 from napari_medseg._types import InputError, finish
 from napari_medseg.models.backbone import Backbone, load_backbone
+from napari_medseg.models.clicks import Prompt, corrected, deepest
 from napari_medseg.models.framing import Framing
-from napari_medseg.models.interactive import (
-    InteractiveImage,
-    Prompt,
-    corrected,
-    deepest,
-)
+from napari_medseg.models.interactive import InteractiveImage
 
 SIZE = 512
 

@@ -16,7 +16,8 @@ from napari_medseg._types import WeightsError
 from napari_medseg.models import bundled
 from napari_medseg.models.backbone import Backbone, load_backbone
 from napari_medseg.models.candidates import COARSE, GRID, Candidates, means
-from napari_medseg.models.interactive import InteractiveImage, Prompt, as_asked
+from napari_medseg.models.clicks import Prompt, as_asked
+from napari_medseg.models.interactive import InteractiveImage
 from napari_medseg.models.judge import ABSENT, Judge, load_judge
 from napari_medseg.models.mask_features import NAMES, agreement, describe
 from napari_medseg.models.mask_geometry import grown

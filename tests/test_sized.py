@@ -15,7 +15,8 @@ from napari_medseg._types import finish
 from napari_medseg.models import interactive, parts, sized
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import Backbone, load_backbone
-from napari_medseg.models.interactive import InteractiveImage, Prompt
+from napari_medseg.models.clicks import Asked, Prompt
+from napari_medseg.models.interactive import InteractiveImage
 from napari_medseg.models.judging import (
     filling,
     inside,
@@ -171,7 +172,7 @@ def test_one_look_at_the_whole_is_what_sam_says(
     whole = KnownSizes(window=512, sides=(64,), zooms=((1.0, 512),))
     view = sized.SizedView(image, backbone, whole, torch.device("cpu"))
     points, labels = torch.tensor([[60.0, 20.0], [0, 0]]), torch.tensor([1, -1])
-    found = view.find(sized.Asked(points, labels, boxed=False), (20, 60, 20, 60))
+    found = view.find(Asked(points, labels, boxed=False), (20, 60, 20, 60))
     sam, look = backbone.sam, found[0].look
     embedding = backbone.embed(look.framing.window(image, look.box), view.device)
     with torch.inference_mode():
@@ -195,7 +196,7 @@ def test_round_a_click_sam_draws_what_it_does_of_those_cells(
     whole = KnownSizes(window=512, sides=(64,), zooms=((1.0, 512),))
     view = sized.SizedView(image, backbone, whole, torch.device("cpu"))
     points, labels = torch.tensor([[300.0, 20.0], [0, 0]]), torch.tensor([1, -1])
-    found = view.find(sized.Asked(points, labels, boxed=False), (20, 300, 20, 300))
+    found = view.find(Asked(points, labels, boxed=False), (20, 300, 20, 300))
     rows, columns = slice(0, 32), slice(22, 54)  # the click lies in cell (2, 37)
     sam, look = backbone.sam, found[0].look
     embedding = backbone.embed(look.framing.window(image, look.box), view.device)
@@ -269,7 +270,7 @@ def test_a_piece_lies_in_the_middle_of_a_working_image(
     # a box whose window shows each pixel as one pixel
     extent = (107.5, 99.5, 170.5, 162.5)
     points = torch.tensor([[99.5, 107.5], [162.5, 170.5]])
-    view.find(sized.Asked(points, torch.tensor([2, 3]), boxed=True), extent)
+    view.find(Asked(points, torch.tensor([2, 3]), boxed=True), extent)
     ((code, tokens, _),) = calls
     look = looks_at(extent, (256, 256), one)[0]
     assert look.framing.scale == 1

@@ -25,7 +25,7 @@ from napari_medseg.cli.run import Device  # noqa: TC001
 if TYPE_CHECKING:
     from napari_medseg._types import LabelArray
     from napari_medseg.io.image_file import ImageFile
-    from napari_medseg.models.interactive import Prompt
+    from napari_medseg.models.clicks import Prompt
     from napari_medseg.models.prompted import Prompted
 
 Numbers = list[list[float]]
@@ -180,7 +180,7 @@ def _prompt(
     image: ImageFile, clicks: Numbers, others: Numbers, box: list[float] | None
 ) -> Prompt:
     """Return what SAM is asked, once it is known to lie on the image."""
-    from napari_medseg.models.interactive import Prompt
+    from napari_medseg.models.clicks import Prompt
 
     height, width = image.size
     inside = f"rows 0 to {height - 1} and columns 0 to {width - 1}"

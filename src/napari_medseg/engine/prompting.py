@@ -9,8 +9,9 @@ import numpy as np
 
 from napari_medseg._types import JobError, Progress
 from napari_medseg.models.backbone import Backbone, load_backbone
+from napari_medseg.models.clicks import Prompt
 from napari_medseg.models.framing import Box
-from napari_medseg.models.interactive import InteractiveImage, Prompt
+from napari_medseg.models.interactive import InteractiveImage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

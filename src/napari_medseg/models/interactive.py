@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from napari_medseg._types import InputError, Job, Progress
 from napari_medseg.io.normalise import Normalisation, normalise
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import autocast
+from napari_medseg.models.clicks import as_asked
 from napari_medseg.models.devices import resolve_device
 from napari_medseg.models.framing import Box, Framing
 from napari_medseg.models.judging import likeness
-from napari_medseg.models.sized import Asked, SizedView
+from napari_medseg.models.sized import SizedView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,112 +34,14 @@ if TYPE_CHECKING:
 
     from napari_medseg._types import FloatArray
     from napari_medseg.models.backbone import Backbone
+    from napari_medseg.models.clicks import Prompt
     from napari_medseg.models.sized import Found
-
-ADD, TAKE_AWAY, CORNER, OTHER_CORNER, PADDING = 1, 0, 2, 3, -1
-"""What SAM calls the points that it is given."""
 
 SINGLE, CHOICES = slice(0, 1), slice(1, 4)
 """SAM's masks: the one for several points or a box, and three for a single click."""
 
 ALIKE = 0.8
 """Masks of a larger IoU are no choice."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What is known of an object: clicks, a box, or both.
-
-    Attributes
-    ----------
-    points : tuple of tuple of float
-        Row and column of each click, in pixels; pixel centres are whole numbers.
-    adds : tuple of bool
-        Whether each click is on the object, or on what does not belong to it.
-    box : tuple of float, optional
-        Top, left, bottom and right of a box round the object, centres of pixels that
-        are still inside.
-    """
-
-    points: tuple[tuple[float, float], ...] = ()
-    adds: tuple[bool, ...] = ()
-    box: tuple[float, float, float, float] | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.points) != len(self.adds):
-            raise ValueError("each click is on the object, or is not")
-        if not self.points and self.box is None:
-            raise InputError("Click on an object, or draw a box round it, first.")
-
-    @classmethod
-    def of_clicks(
-        cls,
-        points: Sequence[Sequence[float]],
-        adds: Sequence[bool],
-        box: Sequence[float] | None = None,
-    ) -> Self:
-        """Return a prompt whose clicks on the object come first.
-
-        The order of clicks means nothing, but another one rounds differently: here
-        the same clicks give the same mask to the bit.
-
-        Parameters
-        ----------
-        points : sequence of row and column
-            The clicks, in pixels.
-        adds : sequence of bool
-            Whether each is on the object.
-        box : sequence of float, optional
-            Top, left, bottom and right.
-
-        Raises
-        ------
-        InputError
-            There is neither a click nor a box.
-        """
-        if len(points) != len(adds):
-            raise ValueError("each click is on the object, or is not")
-        order = sorted(range(len(points)), key=lambda place: not adds[place])
-        return cls(
-            tuple((float(points[i][0]), float(points[i][1])) for i in order),
-            tuple(bool(adds[i]) for i in order),
-            None if box is None else (box[0], box[1], box[2], box[3]),
-        )
-
-    @classmethod
-    def of_mask(cls, mask: NDArray[np.bool_]) -> Self:
-        """Return the box round a mask and a click where it is deepest.
-
-        Parameters
-        ----------
-        mask : ndarray
-            ``bool (Y, X)``: a label, or what was drawn round an object.
-
-        Returns
-        -------
-        Prompt
-            The object that fills the mask.
-
-        Raises
-        ------
-        InputError
-            The mask is empty.
-        """
-        if not mask.any():
-            raise InputError("The shape covers no pixel; draw it on the image.")
-        rows, columns = np.nonzero(mask)
-        top, left = float(rows.min()), float(columns.min())
-        box = (top, left, float(rows.max()), float(columns.max()))
-        return cls((deepest(mask),), (True,), box)
-
-    @property
-    def extent(self) -> tuple[float, float, float, float]:
-        """Top, left, bottom and right of all clicks and the box."""
-        corners = [*self.points]
-        if self.box is not None:
-            corners += [self.box[:2], self.box[2:]]
-        rows, columns = zip(*corners, strict=True)
-        return min(rows), min(columns), max(rows), max(columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,10 +199,10 @@ class InteractiveImage:
         """Run prompt encoder and mask decoder, for some of the masks."""
         embedding, code = self._embedding(framing, box)
         sam = self.backbone.sam
-        places, labels = _sam_points(prompt)
+        asked = as_asked(prompt)
         shift = torch.tensor([box.left, box.top], dtype=torch.float32)
         # from centres of the image's pixels to those of the working image
-        points = (torch.tensor(places) - shift + 0.5) * framing.scale - 0.5
+        points = (asked.points - shift + 0.5) * framing.scale - 0.5
         size = (framing.size, framing.size)
         with torch.inference_mode(), autocast(self.device):
             return sams.decode(
@@ -310,32 +212,12 @@ class InteractiveImage:
                 sams.point_tokens(
                     sam.prompt_encoder,
                     points[None].to(self.device),
-                    torch.tensor([labels], device=self.device),
+                    asked.labels[None].to(self.device),
                     size,
                 ),
                 sams.no_mask_embedding(sam.prompt_encoder),
                 choice,
             )
-
-
-def _sam_points(
-    prompt: Prompt,
-) -> tuple[list[tuple[float, float]], list[int]]:
-    """Return clicks and corners as SAM lists them: x and y, and what each is."""
-    places = [(column, row) for row, column in prompt.points]
-    labels = [ADD if adds else TAKE_AWAY for adds in prompt.adds]
-    if prompt.box is None:
-        return [*places, (0.0, 0.0)], [*labels, PADDING]
-    top, left, bottom, right = prompt.box
-    corners = [(left, top), (right, bottom)]
-    return [*places, *corners], [*labels, CORNER, OTHER_CORNER]
-
-
-def as_asked(prompt: Prompt) -> Asked:
-    """Return a prompt as SAM lists it."""
-    places, labels = _sam_points(prompt)
-    points = torch.tensor(places, dtype=torch.float32)
-    return Asked(points, torch.tensor(labels), prompt.box is not None)
 
 
 def _answer_of(found: Sequence[Found], most: int) -> Answer:
@@ -359,47 +241,3 @@ def _answer_of(found: Sequence[Found], most: int) -> Answer:
         if len(masks) == most:
             break
     return Answer(region, np.stack(masks), np.array(scores, np.float32))
-
-
-def deepest(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return row and column of the pixel of a mask that is farthest from its edge.
-
-    Parameters
-    ----------
-    mask : ndarray
-        ``bool (Y, X)``, not empty. Beyond the image nothing belongs to it.
-
-    Returns
-    -------
-    tuple of float
-    """
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), mask.shape)
-    return float(row), float(column)
-
-
-def corrected(
-    prompt: Prompt, found: NDArray[np.bool_], wanted: NDArray[np.bool_]
-) -> Prompt:
-    """Add the click that somebody would set to correct a mask.
-
-    Parameters
-    ----------
-    prompt : Prompt
-        The clicks so far.
-    found, wanted : ndarray
-        ``bool (Y, X)``, what SAM found and what it should have.
-
-    Returns
-    -------
-    Prompt
-        With one more click, in the middle of the larger wrong region; the same where
-        nothing is wrong.
-    """
-    missed, extra = wanted & ~found, found & ~wanted
-    adds = bool(missed.sum() >= extra.sum())
-    wrong = missed if adds else extra
-    if not wrong.any():
-        return prompt
-    points: Sequence[tuple[float, float]] = (*prompt.points, deepest(wrong))
-    return Prompt(tuple(points), (*prompt.adds, adds), prompt.box)

@@ -12,8 +12,9 @@ import torch
 
 from napari_medseg.models import sam as sams
 from napari_medseg.models import two_way
+from napari_medseg.models.clicks import ADD, PADDING
 from napari_medseg.models.devices import compute_dtype
-from napari_medseg.models.interactive import ADD, CHOICES, PADDING
+from napari_medseg.models.interactive import CHOICES
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

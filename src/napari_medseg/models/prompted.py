@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from napari_medseg._types import FloatArray
     from napari_medseg.models.backbone import Backbone
-    from napari_medseg.models.interactive import Prompt
+    from napari_medseg.models.clicks import Prompt
 
 
 @dataclass(frozen=True, slots=True, eq=False)

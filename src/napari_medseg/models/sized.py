@@ -27,6 +27,7 @@ from napari_medseg.models.candidates import (
     open_sides,
     shown_by,
 )
+from napari_medseg.models.clicks import ADD, TAKE_AWAY, Asked
 from napari_medseg.models.judging import (
     filling,
     inside,
@@ -61,28 +62,6 @@ CUT = 0.1
 
 AHEAD = 200
 """Windows that are embedded before anybody clicks there, at most."""
-
-ON, OFF = 1, 0
-"""How SAM calls clicks on an object and beside it."""
-
-
-class Asked(NamedTuple):
-    """A prompt as SAM lists it, in pixels of the image.
-
-    Attributes
-    ----------
-    points : Tensor
-        ``float32 (N, 2)``, x and y; the last two are the corners of the box, if there
-        is one, else the last one is SAM's padding.
-    labels : Tensor
-        ``int64 (N,)``, as for `napari_medseg.models.sam.point_tokens`.
-    boxed : bool
-        Whether there is a box.
-    """
-
-    points: Tensor
-    labels: Tensor
-    boxed: bool
 
 
 class Said(NamedTuple):
@@ -399,7 +378,7 @@ def _judged(
     labels = asked.labels.tolist()
     on, off = (
         [(y, x) for (x, y), label in zip(places, labels, strict=True) if label == kind]
-        for kind in (ON, OFF)
+        for kind in (ADD, TAKE_AWAY)
     )
     mask = (logits > 0).numpy()
     if asked.boxed:
