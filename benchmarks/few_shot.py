@@ -391,30 +391,60 @@ def _values(
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw mean Dice over the sets by number of images, a line a method."""
+    """Draw Dice by number of images: a panel a set that has several, a line a method."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    counts = sorted({row["images"] for row in rows})
-    for method in METHODS:
-        points = []
-        for count in counts:
-            of_count = [row for row in rows if row["images"] == count]
-            each = [_values(of_count, name, method, "dice") for name in SETS]
-            means = [float(np.mean(values)) for values in each if values]
-            if means:
-                points.append((count, float(np.mean(means))))
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", label=method)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(counts, [str(count) for count in counts])
-    axes.set_xlabel("annotated images")
-    axes.set_ylabel("Dice, mean over the sets")
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    counts = {
+        name: sorted({row["images"] for row in rows if row["set"] == name})
+        for name in SETS
+    }
+    names = [name for name, found in counts.items() if len(found) > 1]
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    figure, panels = pyplot.subplots(
+        lines,
+        columns,
+        figsize=(2.6 * columns, 2.9 * lines + 0.6),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    colours = dict(zip(METHODS, pyplot.colormaps["tab10"].colors, strict=False))
+    for name, axes in zip(names, panels.flat, strict=False):
+        for method in METHODS:
+            points = [
+                (count, float(np.mean(found)))
+                for count in counts[name]
+                if (found := _values_at(rows, name, method, count))
+            ]
+            if len(points) > 1:
+                axes.plot(
+                    *zip(*points, strict=True),
+                    marker="o",
+                    markersize=4,
+                    label=method,
+                    color=colours[method],
+                )
+        axes.set_title(name, fontsize=10)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(counts[name], [str(count) for count in counts[name]])
+        axes.set_xlabel("annotated images")
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel("Dice")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _values_at(
+    rows: list[dict[str, Any]], name: str, method: str, count: int
+) -> list[float]:
+    """Return Dice of a set and a method with a number of images."""
+    of_count = [row for row in rows if row["images"] == count]
+    return _values(of_count, name, method, "dice")
 
 
 if __name__ == "__main__":
