@@ -97,18 +97,25 @@ def _install_project(session: nox.Session, *what: str) -> None:
 
 
 def _run_pytest(session: nox.Session, *options: str) -> None:
-    """Run pytest, under a virtual screen where Linux has none."""
-    command = ["python", "-m", "pytest", "--durations=10", *options, *session.posargs]
+    """Run pytest in two processes side by side; ``nox -s tests -- -n 0`` uses one.
+
+    Where Linux has no screen, each has a virtual one of its own: the focus and the
+    clipboard of one screen belong to one window at a time.
+    """
     env = {"QT_API": "pyside6"}
+    process = "popen"
     if sys.platform.startswith("linux"):
         screenless = not os.environ.get("DISPLAY")
         _provide_libraries(session, screenless=screenless)
         if screenless:
             # not Qt's "offscreen" platform, which has no OpenGL for napari
             env |= {"QT_QPA_PLATFORM": "xcb", "LIBGL_ALWAYS_SOFTWARE": "1"}
-            screen = "-screen 0 1280x1024x24 +extension GLX"
-            command = ["xvfb-run", "-a", "-s", screen, *command]
-    session.run(*command, env=env, external=True)
+            screen = "'-screen 0 1280x1024x24 +extension GLX'"
+            process += f"//python=xvfb-run -a -s {screen} python"
+    # half of the files each, and whoever is done takes over some of the other's
+    side_by_side = ["--tx", f"2*{process}", "--dist", "worksteal"]
+    pytest = ["python", "-m", "pytest", "--durations=10", *side_by_side]
+    session.run(*pytest, *options, *session.posargs, env=env)
 
 
 def _provide_libraries(session: nox.Session, *, screenless: bool) -> None:
