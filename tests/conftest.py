@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -48,6 +49,17 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         }.items():
             patch.setenv(variable, str(home / folder))
         yield home
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> None:
+    """Take all that is imported by now out of the garbage collector's sight.
+
+    napari has garbage collected whenever a layer goes, and each time the collector
+    would look at the million objects that torch and others keep for good.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
