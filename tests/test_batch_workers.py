@@ -319,7 +319,7 @@ def test_a_stopped_run_ends_its_processes(images: Path, out: Path) -> None:
 
 
 def test_a_run_that_is_killed_at_any_moment_is_taken_up_again(tmp_path: Path) -> None:
-    images = save_noise(tmp_path / "images", 60, 200)
+    images = save_noise(tmp_path / "images", 60, 80)
     whole, out = tmp_path / "whole", tmp_path / "labels"
     finish(segment_batch([images], whole, OBJECTS))
     command = (

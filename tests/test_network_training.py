@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from folders import command
 
 from napari_medseg import api
 from napari_medseg._config import from_dict, to_dict
@@ -43,6 +43,10 @@ WIDTHS = (8, 12, 16)
 """Of the network in these tests: the same one, with less of everything."""
 
 QUICK = Med2dTraining(steps=2, window=SIZE, batch=2, device="cpu")
+
+
+IN_FULL = Med2dSegNet.build.__func__
+"""Builds the network as users have it."""
 
 
 @pytest.fixture(autouse=True)
@@ -250,17 +254,16 @@ def test_a_damaged_model_file_is_refused() -> None:
         Segmenter(replace(trained.model_file, card=one_more), "cpu")
 
 
-def command(*words: str | Path) -> Any:
-    line = [sys.executable, "-m", "napari_medseg", *map(str, words)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def said(*words: str | Path) -> str:
+    """Run a command and return what it says."""
+    done = command(*words)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
-def test_from_the_command_line(tmp_path: Path) -> None:
+def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train, replay from the run file to the byte, look at it, segment a folder."""
-    import tifffile
-
+    monkeypatch.setattr(Med2dSegNet, "build", classmethod(IN_FULL))
     images, masks = tmp_path / "images", tmp_path / "masks"
     for folder in (images, masks):
         folder.mkdir()
@@ -272,18 +275,17 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     out = tmp_path / "model.medseg"
     settings = ("--steps", "2", "--window", "64", "--batch", "2", "--validate", "1")
     places = ("--images", images, "--masks", masks)
-    told = command("train", "--method", "med2d", *places, "--out", out, *settings)
+    told = said("train", "--method", "med2d", *places, "--out", out, *settings)
     assert "Otsu's threshold" in told and "untuned" not in told
     again = tmp_path / "again.medseg"
-    said = command("train", "--config", out.with_suffix(".run.yaml"), "--out", again,
-                   "--json")  # fmt: skip
-    assert json.loads(said)["untuned"] is None
+    replay = ("--config", out.with_suffix(".run.yaml"), "--out", again, "--json")
+    assert json.loads(said("train", *replay))["untuned"] is None
     assert again.read_bytes() == out.read_bytes()
-    assert "Med-2D SegNet" in command("models", "info", out)
+    assert "Med-2D SegNet" in said("models", "info", out)
     assert 8_000_000 < out.stat().st_size < 9_000_000
     shutil.rmtree(masks)
     labels = tmp_path / "labels"
-    command("segment", images, "--model", out, "--out", labels)
+    said("segment", images, "--model", out, "--out", labels)
     assert len(list(labels.glob("*.tif"))) == 4
 
 

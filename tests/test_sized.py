@@ -238,7 +238,7 @@ def test_no_click_waits_for_the_encoder_where_sam_looked_around(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
-    image = rng.random((3, 300, 256), dtype=np.float32)
+    image = rng.random((3, 160, 140), dtype=np.float32)
     view = InteractiveImage(image, backbone, "cpu")
     finish(view.embed())
     finish(view.look_around())
@@ -247,7 +247,7 @@ def test_no_click_waits_for_the_encoder_where_sam_looked_around(
         raise AssertionError("an embedding was computed")
 
     monkeypatch.setattr(sams, "encode", encode)
-    for place in ((0.0, 0.0), (299.0, 255.0), (151.0, 77.0), (34.0, 222.0)):
+    for place in ((0.0, 0.0), (159.0, 139.0), (81.0, 47.0), (34.0, 122.0)):
         view.answer(Prompt((place,), (True,)))
 
 
