@@ -389,5 +389,5 @@ def test_half_precision_takes_half_the_space_and_is_close(
 
 def test_what_half_precision_cannot_hold_is_refused(tuned: ModelFile) -> None:
     large = replace(tuned, tensors={"w": np.asarray([1e5], np.float32)})
-    with pytest.raises(ModelFileError, match="'w'.*too large"):
+    with pytest.raises(ModelFileError, match=r"'w'.*too large"):
         model_file.halved(large)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from napari_medseg.batch._parts import THUMBNAIL, part_path
 from napari_medseg.batch.outputs import output_files, run_files
-from napari_medseg.batch.provenance import PROVENANCE
 from napari_medseg.batch.report import REPORT
 from napari_medseg.instances import ObjectConfig
 from napari_medseg.io.atomic import Origin, temporaries_in
 from napari_medseg.io.exports import FORMATS, has_parquet
+from napari_medseg.io.result_names import PROVENANCE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

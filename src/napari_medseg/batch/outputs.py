@@ -19,6 +19,7 @@ from napari_medseg.batch.tables import class_names, column_kinds, label_rows
 from napari_medseg.io.atomic import disk_errors
 from napari_medseg.io.exports import join_coco, join_tables, write_table
 from napari_medseg.io.images import write_labels
+from napari_medseg.io.result_names import probabilities_name
 from napari_medseg.io.tiff import write_probabilities
 from napari_medseg.io.tiles import write_probability_tiles
 
@@ -35,10 +36,7 @@ if TYPE_CHECKING:
 LABELS = ".tif"
 """Ending of label images."""
 
-# No ending is the end of another one: so no image, whatever it is called, has labels
-# of the name that another image's probabilities have. Both folders keep apart what
-# programs would open along with the labels of a folder.
-_PROBABILITIES, _PROBABILITIES_ENDING = "probabilities", "_probabilities.tiff"
+# Nor does this ending end as that of labels does; see `io.result_names`.
 _ZARR, _ZARR_ENDING = "ome-zarr", ".ome.zarr"
 
 _BESIDE = {"geojson": ".geojson", "roi": "_rois.zip"}
@@ -81,7 +79,7 @@ def output_files(name: PurePosixPath, settings: BatchSettings) -> tuple[str, ...
     """
     files = [f"{name}{LABELS}"]
     if settings.probabilities:
-        files.append(f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}")
+        files.append(probabilities_name(name))
     files += [f"{name}{_BESIDE[each]}" for each in _BESIDE if each in settings.formats]
     if "ome-zarr" in settings.formats:
         files.append(f"{_ZARR}/{name}{_ZARR_ENDING}")
@@ -144,7 +142,7 @@ def write_outputs(
     settings = replace(settings, probabilities=probabilities is not None)
     if probabilities is not None:
         write_probabilities(
-            out / f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}",
+            out / probabilities_name(name),
             probabilities,
             class_names(classes),
             axes=axes.replace("Y", "CY"),
@@ -177,9 +175,9 @@ def write_stored_probabilities(
     InputError
         The name leads out of the folder, or the disk refuses.
     """
-    refuse_outside(out, [f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}"])
+    refuse_outside(out, [probabilities_name(name)])
     write_probability_tiles(
-        out / f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}",
+        out / probabilities_name(name),
         steps,
         class_names(classes),
         axes=stack_axes(image) + "CYX",
