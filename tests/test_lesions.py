@@ -22,7 +22,7 @@ from napari_medseg.io.idrid import IMAGES, KINDS, MASKS, TRAINING, read_idrid
 from napari_medseg.io.images import write_labels
 from napari_medseg.io.pairs import Pair, Pairs, gather
 from napari_medseg.io.preparation import Preparation, equalise, field_of_view, prepare
-from napari_medseg.io.tiff import write_probabilities
+from napari_medseg.io.tiff import write_masks, write_probabilities
 from napari_medseg.lesion_evaluation import evaluate_idrid
 from napari_medseg.models.framing import Framing
 from napari_medseg.models.med2d import Med2dSegNet
@@ -423,6 +423,7 @@ def test_idrid_from_the_command_line_to_masks(tmp_path: Path) -> None:
     assert told.exit_code == 0 and "lesions found" in told.output
     images, masks = root / IMAGES / TRAINING, tmp_path / "found"
     words = ["segment", images, "--model", out, "--out", masks, "--probabilities"]
+    words.append("--masks")
     done = run.invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
     labels = tifffile.imread(masks / "IDRiD_01.tif")
@@ -430,6 +431,13 @@ def test_idrid_from_the_command_line_to_masks(tmp_path: Path) -> None:
     stack = tifffile.imread(masks / "probabilities" / "IDRiD_01_probabilities.tiff")
     assert stack.shape == (3, 90, 110)
     assert not stack[1:, :, :10].any(), "nothing is found in the surround"
+    alone = tifffile.imread(masks / "masks" / "IDRiD_01_masks.tiff")
+    assert alone.dtype == np.uint8 and alone.shape == (2, 90, 110)
+    thresholds = [part.threshold for part in parts_of(model_file.load(out))]
+    for mask, probability, limit in zip(alone, stack[1:], thresholds, strict=True):
+        near = abs(probability - limit) < 1 / 4096  # as finely as they are written
+        np.testing.assert_array_equal(mask[~near], probability[~near] > limit)
+    np.testing.assert_array_equal(alone.any(axis=0), labels > 0)
     words = ["evaluate", "--pred", masks, "--truth", root, "--layout", "idrid"]
     done = run.invoke(app, [*map(str, words), "--json"])
     assert done.exit_code == 0, done.output
@@ -478,6 +486,11 @@ def test_predictions_are_scored_against_the_folders_of_idrid(tmp_path: Path) -> 
     hits = (large & ~truths["IDRiD_02"][0]).sum()
     assert second["dice_HE"] == pytest.approx(2 * hits / (hits + 3 + large.sum()))
     assert second["aupr_HE"] == 1, "probabilities overlap"
+    target = folder / "masks" / "IDRiD_02_masks.tiff"
+    target.parent.mkdir()
+    write_masks(target, truths["IDRiD_02"][::-1], ["haemorrhages", "microaneurysms"])
+    by_masks = finish(evaluate_idrid(folder, root)).per_image["IDRiD_02"]
+    assert by_masks["dice_HE"] == by_masks["dice_MA"] == 1, "masks overlap"
     # where none is, what is found is wrong, and there is nothing to rank
     first = result.per_image["IDRiD_01"]
     assert first["dice_HE"] == 0 and np.isnan(first["aupr_HE"])
@@ -516,3 +529,11 @@ def test_a_layout_that_there_is_not(tmp_path: Path) -> None:
     words = ["train", "--images", str(tmp_path), "--layout", "messidor"]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "a.medseg")])
     assert done.exit_code == 2 and "pairs, idrid" in done.output
+
+
+def test_masks_are_for_classes_that_overlap(tmp_path: Path) -> None:
+    write_labels(tmp_path / "a.tif", np.eye(20, dtype=np.int32), axes="YX")
+    words = ["segment", tmp_path / "a.tif", "--model", "otsu", "--masks"]
+    done = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "out")])
+    assert done.exit_code in (1, 2) and "do not overlap" in done.output
+    assert "Traceback" not in done.output

@@ -16,8 +16,13 @@ import numpy as np
 from napari_medseg._types import InputError, MedsegError, Progress
 from napari_medseg.evaluation import Evaluation, probabilities_beside
 from napari_medseg.io.idrid import KINDS, read_truths
-from napari_medseg.io.images import image_files, image_stem, read_annotation
-from napari_medseg.io.result_names import class_names_of
+from napari_medseg.io.images import (
+    image_files,
+    image_stem,
+    read_annotation,
+    read_image,
+)
+from napari_medseg.io.result_names import class_names_of, masks_of
 from napari_medseg.io.stems import without_ending
 from napari_medseg.metrics import (
     class_table,
@@ -45,7 +50,8 @@ def evaluate_idrid(
     ----------
     pred : Path
         Folder of label images with the names of the photographs, of either set; best
-        the output folder of a run with probabilities, so that AUPR can be given.
+        the output folder of a run with probabilities, so that AUPR can be given, and
+        with masks, which are then scored in place of labels: lesions overlap.
     root : Path
         The folder that holds ``1. Original Images``, or the one around it.
     spacing : sequence of float, optional
@@ -121,6 +127,20 @@ def _unmatched(
     return tuple(map(str, alone))
 
 
+def _masks_beside(labels: Path, shape: tuple[int, ...]) -> BoolArray | None:
+    """Return the masks that were written with a label image, ``(K - 1, Y, X)``."""
+    path = masks_of(labels, labels.parent)
+    if path is None:
+        return None
+    found: BoolArray = read_image(path).plane() > 0
+    if found.shape[1:] != shape:
+        raise InputError(
+            f"{path} does not fit {labels}: the masks are of another run. Segment the "
+            "images again, or move that folder away."
+        )
+    return found
+
+
 @dataclass
 class _Scorer:
     """Scores images alike, and ranks the pixels of all of them.
@@ -145,13 +165,16 @@ class _Scorer:
         if labels.ndim != 2:
             raise InputError(f"{path} is a stack; a single image is needed.")
         probabilities = probabilities_beside(path, labels.shape)
+        masks = _masks_beside(path, labels.shape)
         table: dict[str, dict[str, float]] = {}
         for value, kind in self.kinds.items():
             if kind not in truth.folders:
                 continue  # annotated in no image of this set
             letters = KINDS[kind - 1].letters
             true = truth.mask(kind, labels.shape)
-            scores = self._compared(labels == value, true)
+            whole = masks is not None and value <= len(masks)
+            found = masks[value - 1] if masks is not None and whole else labels == value
+            scores = self._compared(found, true)
             if probabilities and value < len(probabilities[0]):
                 aupr = self.rankings.add(letters, probabilities[0][value], true)
                 scores = scores and {**scores, "aupr": aupr}

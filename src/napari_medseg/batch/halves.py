@@ -74,7 +74,9 @@ class _Files:
 
     def __init__(self, settings: BatchSettings) -> None:
         formats = tuple(name for name in FORMATS if name != "parquet" or has_parquet())
-        most = replace(settings, formats=formats, probabilities=True, classes=None)
+        most = replace(
+            settings, formats=formats, probabilities=True, masks=True, classes=None
+        )
         # tables of objects have other names than those of classes
         self._settings = [
             replace(most, objects=objects) for objects in (None, ObjectConfig())

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path, PurePosixPath
 
 PROVENANCE = "medseg.json"
@@ -32,6 +33,38 @@ def probabilities_name(name: str | PurePosixPath) -> str:
     return f"probabilities/{name}_probabilities.tiff"
 
 
+def masks_name(name: str | PurePosixPath) -> str:
+    """Return the file of an image's masks, where classes overlap.
+
+    Parameters
+    ----------
+    name : str or PurePosixPath
+        Name of the image in the run.
+
+    Returns
+    -------
+    str
+        Relative to the output folder, with ``/``.
+    """
+    return f"masks/{name}_masks.tiff"
+
+
+def masks_of(labels: Path, folder: Path) -> Path | None:
+    """Return the masks of single classes that were written with a label image.
+
+    Parameters
+    ----------
+    labels, folder
+        As for `probabilities_of`.
+
+    Returns
+    -------
+    Path or None
+        The file, if it is there.
+    """
+    return _beside(labels, folder, masks_name)
+
+
 def probabilities_of(labels: Path, folder: Path) -> Path | None:
     """Return the class probabilities that were written with a label image.
 
@@ -47,8 +80,12 @@ def probabilities_of(labels: Path, folder: Path) -> Path | None:
     Path or None
         The file, if it is there.
     """
-    name = labels.relative_to(folder).with_suffix("").as_posix()
-    path = folder / probabilities_name(name)
+    return _beside(labels, folder, probabilities_name)
+
+
+def _beside(labels: Path, folder: Path, named: Callable[[str], str]) -> Path | None:
+    """Return a file that belongs to a label image, if it is there."""
+    path = folder / named(labels.relative_to(folder).with_suffix("").as_posix())
     return path if path.is_file() else None
 
 
