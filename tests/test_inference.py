@@ -465,7 +465,7 @@ def test_a_network_of_the_shelf_is_small_and_takes_grey_and_colour(name: str) ->
 
 
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:
-    names = r"neither a model file.*otsu.*nuclei-fluo, .*outline-phase, nano, vit_b"
+    names = r"neither a model file.*otsu.*nuclei-fluo, .*med2d-nuclei, .*nano, vit_b"
     with pytest.raises(InputError, match=names):
         open_segmenter("cellpose")
     with pytest.raises(WeightsError, match="models fetch vit_b"):
