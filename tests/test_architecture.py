@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
         (
             "windowed inference earlier overlapping",
             "training",
-            "evaluation",
+            "evaluation lesion_evaluation",
             "quality",
             "large scratch",
             "layer_data",
@@ -81,7 +81,8 @@ QUICK = (
     "__init__ __main__ _types _release _config _labels io metrics matching "
     "precision_recall surfaces "
     "instances object_settings measurements blocks large scratch batch samples "
-    "evaluation layer_data models.__init__ models.registry models.methods "
+    "evaluation lesion_evaluation layer_data "
+    "models.__init__ models.registry models.methods "
     "models.naming models.bundled models.weights_file models.weights "
     "models._download models.everything_settings models.overlaps "
     "models.diffusion_registry models.diffusion_store models.partition "

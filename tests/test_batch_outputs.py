@@ -6,6 +6,7 @@ import json
 import os
 import random
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -474,9 +475,18 @@ def test_classes_of_one_name_stay_apart(tmp_path: Path) -> None:
 
 
 def test_outputs_of_different_images_never_meet() -> None:
-    settings = objects(*ALL, probabilities=True)
-    endings = ("", "_probabilities", "_rois", ".ome", ".geojson", ".tif", ".tiff")
-    folders = ("", "probabilities/", "ome-zarr/", f"{PARTS}/")
+    settings = replace(objects(*ALL, probabilities=True), masks=True)
+    endings = (
+        "",
+        "_probabilities",
+        "_masks",
+        "_rois",
+        ".ome",
+        ".geojson",
+        ".tif",
+        ".tiff",
+    )
+    folders = ("", "probabilities/", "masks/", "ome-zarr/", f"{PARTS}/")
     names = [f"{folder}a{ending}" for folder in folders for ending in endings]
     files = [
         file.casefold()
@@ -490,12 +500,19 @@ def test_outputs_of_different_images_never_meet() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_is_what_was_said(tmp_path: Path, name: str) -> None:
-    settings = objects(*ALL, probabilities=True)
+    settings = replace(objects(*ALL, probabilities=True), masks=True)
     labels = drawn(0)
     given = np.random.default_rng(0).random((2, 40, 50), np.float32)
     path = PurePosixPath(name)
     written = write_outputs(
-        image_of(labels), labels, given, TWO, tmp_path, path, settings
+        image_of(labels),
+        labels,
+        given,
+        TWO,
+        tmp_path,
+        path,
+        settings,
+        masks=given[1:] > 0.5,
     )
     assert written.files == output_files(path, settings)
     assert written.files[0] == f"{name}.tif"

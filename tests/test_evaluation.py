@@ -11,6 +11,8 @@ from skimage.io import imsave
 
 from napari_medseg._types import InputError, finish
 from napari_medseg.evaluation import evaluate_folders
+from napari_medseg.io.images import write_labels
+from napari_medseg.io.tiff import write_probabilities
 
 
 @pytest.fixture
@@ -155,3 +157,98 @@ def test_nothing_matches_or_a_folder_is_missing(folders, tmp_path):
         finish(evaluate_folders(*folders))
     with pytest.raises(InputError, match="does not exist"):
         finish(evaluate_folders(folders[0], tmp_path / "nowhere"))
+
+
+def beside(path, probabilities):
+    """Write class probabilities where a run writes them."""
+    target = path.parent / "probabilities" / f"{path.stem}_probabilities.tiff"
+    target.parent.mkdir(exist_ok=True)
+    names = [f"class {index}" for index in range(probabilities.shape[-3])]
+    axes = "ZCYX"[-probabilities.ndim :]
+    write_probabilities(target, probabilities, names, axes=axes)
+    return target
+
+
+def average_precision_score(truth, scores):
+    """Sum precision times the recall that it adds, from threshold to threshold."""
+    truth, scores = np.asarray(truth, bool), np.asarray(scores)
+    total, recall = 0.0, 0.0
+    for threshold in np.unique(scores)[::-1]:
+        found = scores >= threshold
+        reached = (found & truth).sum() / truth.sum()
+        total += (reached - recall) * (found & truth).sum() / found.sum()
+        recall = reached
+    return total
+
+
+def shares_of(*classes):
+    """Return probabilities of some classes, background first."""
+    stacked = np.stack(classes).astype(np.float32)
+    return np.concatenate([1 - stacked.max(axis=0, keepdims=True), stacked])
+
+
+def test_probabilities_give_aupr_of_each_class(folders):
+    pred, truth = folders
+    rng = np.random.default_rng(0)
+    chances, truths = [], []
+    for name in ("a", "b"):
+        labels = square(5) + 2 * square(20)
+        # whole steps of those in which probabilities are written
+        shares = rng.integers(1, 2000, (2, *labels.shape)) / 4096
+        shares[0][labels == 1] += 0.25
+        save(pred / f"{name}.tif", np.zeros_like(labels))
+        save(truth / f"{name}.tif", labels)
+        beside(pred / f"{name}.tif", shares_of(*shares))
+        chances.append(shares)
+        truths.append(labels)
+    save(pred / "c.tif", labels)  # no probabilities
+    save(truth / "c.tif", labels)
+    result = finish(evaluate_folders(*folders))
+    assert result.kind == "classes", "though nothing was found in the first two"
+    for value in (1, 2):
+        wanted = [
+            average_precision_score((labels == value).ravel(), share[value - 1].ravel())
+            for labels, share in zip(truths, chances, strict=True)
+        ]
+        key = f"aupr_{value}"
+        assert result.per_image["a"][key] == pytest.approx(wanted[0], abs=2e-3)
+        assert result.mean[key] == pytest.approx(np.mean(wanted), abs=2e-3)
+        assert result.counts[key] == 2
+        together = average_precision_score(
+            np.concatenate([(labels == value).ravel() for labels in truths]),
+            np.concatenate([share[value - 1].ravel() for share in chances]),
+        )
+        assert result.pooled[key] == pytest.approx(together, abs=2e-3)
+    both = (result.pooled["aupr_1"] + result.pooled["aupr_2"]) / 2
+    assert result.pooled["aupr"] == pytest.approx(both)
+    assert "aupr" not in result.per_image["c"]
+    assert result.to_dict()["pooled"]["aupr"] == result.pooled["aupr"]
+
+
+def test_aupr_of_the_foreground_and_of_a_stack_without_what_is_ignored(folders):
+    pred, truth = folders
+    ids = square(5, 7) + square(20, 9)
+    share = np.where(ids > 0, 0.5, 0.25)
+    share[0, 0] = 0.75  # wrong, but not to be counted
+    ignored = ids.copy()
+    ignored[0, 0] = 255
+    write_labels(pred / "a.tif", np.stack([ids, ids]), axes="ZYX")
+    write_labels(truth / "a.tif", np.stack([ignored, ignored]), axes="ZYX")
+    beside(pred / "a.tif", np.stack([shares_of(share), shares_of(1 - share)]))
+    result = finish(evaluate_folders(*folders, instances=True, ignore=255))
+    # in the second slice all of the background is above all objects
+    both = (1 + 200 / 1199) / 2
+    assert result.failures == {}
+    assert result.per_image["a"]["aupr"] == pytest.approx(both, abs=1e-3)
+    assert set(result.pooled) == {"aupr"}
+
+
+def test_probabilities_of_another_run_are_told(folders):
+    pred, truth = folders
+    for name in ("a", "b"):
+        save(pred / f"{name}.tif", square(5))
+        save(truth / f"{name}.tif", square(5))
+    beside(pred / "a.tif", shares_of(np.zeros((30, 41))))
+    result = finish(evaluate_folders(*folders))
+    assert "does not fit" in result.failures["a"] and set(result.per_image) == {"b"}
+    assert result.pooled == {}

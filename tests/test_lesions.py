@@ -22,6 +22,8 @@ from napari_medseg.io.idrid import IMAGES, KINDS, MASKS, TRAINING, read_idrid
 from napari_medseg.io.images import write_labels
 from napari_medseg.io.pairs import Pair, Pairs, gather
 from napari_medseg.io.preparation import Preparation, equalise, field_of_view, prepare
+from napari_medseg.io.tiff import write_masks, write_probabilities
+from napari_medseg.lesion_evaluation import evaluate_idrid
 from napari_medseg.models.framing import Framing
 from napari_medseg.models.med2d import Med2dSegNet
 from napari_medseg.models.merged import merge, merged_shares, parts_of
@@ -421,6 +423,7 @@ def test_idrid_from_the_command_line_to_masks(tmp_path: Path) -> None:
     assert told.exit_code == 0 and "lesions found" in told.output
     images, masks = root / IMAGES / TRAINING, tmp_path / "found"
     words = ["segment", images, "--model", out, "--out", masks, "--probabilities"]
+    words.append("--masks")
     done = run.invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
     labels = tifffile.imread(masks / "IDRiD_01.tif")
@@ -428,6 +431,97 @@ def test_idrid_from_the_command_line_to_masks(tmp_path: Path) -> None:
     stack = tifffile.imread(masks / "probabilities" / "IDRiD_01_probabilities.tiff")
     assert stack.shape == (3, 90, 110)
     assert not stack[1:, :, :10].any(), "nothing is found in the surround"
+    alone = tifffile.imread(masks / "masks" / "IDRiD_01_masks.tiff")
+    assert alone.dtype == np.uint8 and alone.shape == (2, 90, 110)
+    thresholds = [part.threshold for part in parts_of(model_file.load(out))]
+    for mask, probability, limit in zip(alone, stack[1:], thresholds, strict=True):
+        near = abs(probability - limit) < 1 / 4096  # as finely as they are written
+        np.testing.assert_array_equal(mask[~near], probability[~near] > limit)
+    np.testing.assert_array_equal(alone.any(axis=0), labels > 0)
+    words = ["evaluate", "--pred", masks, "--truth", root, "--layout", "idrid"]
+    done = run.invoke(app, [*map(str, words), "--json"])
+    assert done.exit_code == 0, done.output
+    scores = json.loads(done.stdout)
+    assert scores["kind"] == "overlapping" and len(scores["per_image"]) == 3
+    assert 0 <= scores["pooled"]["aupr_MA"] <= 1 and "aupr_HE" in scores["mean"]
+
+
+def lesions_found(folder: Path, root: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """Write labels as a model that knows two kinds in another order would."""
+    folder.mkdir()
+    truths = {}
+    for pair in read_idrid(root):
+        assert pair.layers is not None
+        small, large = pair.layers
+        labels = np.where(small, 2, np.where(large, 1, 0)).astype(np.int32)
+        labels[0, :3] = 1  # wrong
+        write_labels(folder / f"{pair.name}.tif", labels, axes="YX")
+        stack = np.stack([np.zeros(small.shape), large, small])
+        (folder / "probabilities").mkdir(exist_ok=True)
+        write_probabilities(
+            folder / "probabilities" / f"{pair.name}_probabilities.tiff",
+            stack / 2,
+            ["background", "haemorrhages", "microaneurysms"],
+        )
+        truths[pair.name] = pair.layers
+    names = ["background", "haemorrhages", "microaneurysms"]
+    (folder / "medseg.json").write_text(json.dumps({"classes": names}))
+    return folder, truths
+
+
+def test_predictions_are_scored_against_the_folders_of_idrid(tmp_path: Path) -> None:
+    root, found = idrid(tmp_path / "data"), tmp_path / "found"
+    folder, truths = lesions_found(found, root)
+    (folder / "IDRiD_03.tif").unlink()
+    write_labels(folder / "other.tif", np.zeros((4, 4), np.int32), axes="YX")
+    result = finish(evaluate_idrid(folder, root))
+    assert result.kind == "overlapping" and set(result.per_image) == set(truths) - {
+        "IDRiD_03"
+    }
+    assert len(result.unmatched) == 2, "a photograph, and a prediction"
+    second = result.per_image["IDRiD_02"]
+    assert second["dice_MA"] == second["aupr_MA"] == second["lesion_recall_MA"] == 1
+    large = truths["IDRiD_02"][1]
+    # of those that both have, the label image gives the pixels to the smaller
+    hits = (large & ~truths["IDRiD_02"][0]).sum()
+    assert second["dice_HE"] == pytest.approx(2 * hits / (hits + 3 + large.sum()))
+    assert second["aupr_HE"] == 1, "probabilities overlap"
+    target = folder / "masks" / "IDRiD_02_masks.tiff"
+    target.parent.mkdir()
+    write_masks(target, truths["IDRiD_02"][::-1], ["haemorrhages", "microaneurysms"])
+    by_masks = finish(evaluate_idrid(folder, root)).per_image["IDRiD_02"]
+    assert by_masks["dice_HE"] == by_masks["dice_MA"] == 1, "masks overlap"
+    # where none is, what is found is wrong, and there is nothing to rank
+    first = result.per_image["IDRiD_01"]
+    assert first["dice_HE"] == 0 and np.isnan(first["aupr_HE"])
+    assert result.pooled == {"aupr": 1, "aupr_HE": 1, "aupr_MA": 1}
+
+
+def test_a_table_of_scores_and_what_does_not_go_with_idrid(tmp_path: Path) -> None:
+    root = idrid(tmp_path / "data")
+    folder, _ = lesions_found(tmp_path / "found", root)
+    run, table = CliRunner(), tmp_path / "scores.csv"
+    words = ["evaluate", "--pred", str(folder), "--truth", str(root)]
+    idrids = [*words, "--layout", "idrid"]
+    done = run.invoke(app, [*idrids, "--out", str(table)])
+    assert done.exit_code == 0 and "all pixels" in done.output
+    (line,) = [each for each in done.output.splitlines() if "MA" in each]
+    assert line.count("1.000") == 6, "Dice, IoU, boundary F, recall and AUPR, twice"
+    heading, *rows = table.read_text().splitlines()
+    assert heading.startswith("image,dice,") and "aupr_MA" in heading
+    assert [row.split(",")[0] for row in rows] == ["IDRiD_01", "IDRiD_02", "IDRiD_03"]
+    again = run.invoke(app, [*idrids, "--out", str(table)])
+    assert again.exit_code == 2 and "--overwrite" in again.output
+    for more, told in (
+        (["--layout", "idrid", "--instances"], "--instances"),
+        (["--layout", "messidor"], "pairs, idrid"),
+    ):
+        done = run.invoke(app, [*words, *more])
+        assert done.exit_code == 2 and told in done.output
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="No prediction in"):
+        finish(evaluate_idrid(empty, root))
 
 
 def test_a_layout_that_there_is_not(tmp_path: Path) -> None:
@@ -435,3 +529,11 @@ def test_a_layout_that_there_is_not(tmp_path: Path) -> None:
     words = ["train", "--images", str(tmp_path), "--layout", "messidor"]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "a.medseg")])
     assert done.exit_code == 2 and "pairs, idrid" in done.output
+
+
+def test_masks_are_for_classes_that_overlap(tmp_path: Path) -> None:
+    write_labels(tmp_path / "a.tif", np.eye(20, dtype=np.int32), axes="YX")
+    words = ["segment", tmp_path / "a.tif", "--model", "otsu", "--masks"]
+    done = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "out")])
+    assert done.exit_code in (1, 2) and "do not overlap" in done.output
+    assert "Traceback" not in done.output

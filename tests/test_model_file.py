@@ -371,3 +371,23 @@ def test_model_files_need_no_torch() -> None:
         "sys.exit(1 if 'torch' in sys.modules else 0)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_half_precision_takes_half_the_space_and_is_close(
+    tuned: ModelFile, tmp_path: Path
+) -> None:
+    count = np.asarray(7, np.int64)
+    weights = np.random.default_rng(0).normal(size=5000).astype(np.float32)
+    whole = replace(tuned, tensors={"w": weights, "count": count})
+    half = load(save(tmp_path / "half.medseg", model_file.halved(whole)))
+    full = save(tmp_path / "full.medseg", whole)
+    saved = full.stat().st_size - (tmp_path / "half.medseg").stat().st_size
+    assert abs(saved - 2 * weights.size) < 20  # but for the offsets in the header
+    np.testing.assert_allclose(half.tensors["w"], weights, rtol=1e-3, atol=1e-7)
+    assert half.tensors["count"] == 7 and half.tensors["count"].dtype == np.int64
+
+
+def test_what_half_precision_cannot_hold_is_refused(tuned: ModelFile) -> None:
+    large = replace(tuned, tensors={"w": np.asarray([1e5], np.float32)})
+    with pytest.raises(ModelFileError, match=r"'w'.*too large"):
+        model_file.halved(large)

@@ -74,11 +74,14 @@ def test_the_shelf_of_specialists() -> None:
         "nuclei-histo",
         "cells-phase",
         "outline-phase",
+        "med2d-nuclei",
+        "med2d-phase",
     ]
     for name, entry in SPECIALISTS.items():
         assert entry.name == name
         assert entry.file == f"{name}.medseg"
         assert entry.title and entry.description and "\n" not in entry.description
+        assert entry.method in METHODS
     with pytest.raises(TypeError):
         SPECIALISTS["other"] = SPECIALISTS["nuclei-fluo"]  # type: ignore[index]
 

@@ -14,9 +14,9 @@ from qtpy.QtWidgets import QApplication, QLabel, QPushButton
 from napari_medseg._types import InputError
 from napari_medseg.batch.ledger import LedgerRow, Recipe
 from napari_medseg.batch.ledger_file import open_ledger
-from napari_medseg.batch.provenance import PROVENANCE
 from napari_medseg.io.images import read_annotation, write_labels
 from napari_medseg.io.pairs import read_pairs
+from napari_medseg.io.result_names import PROVENANCE
 from napari_medseg.widgets._autosave import Keeper
 from napari_medseg.widgets._image_list import ImageList
 from napari_medseg.widgets._reviewed_folder import ReviewedFolder

@@ -233,6 +233,9 @@ class Prediction:
         ``float32 (K, Y, X)``, of classes that may overlap: the probability of each by
         itself; of background, that there is none. `probabilities` are then what gives
         one label a pixel.
+    masks : ndarray or None
+        ``bool (K - 1, Y, X)``, of classes that may overlap: where each is found, by a
+        threshold of its own; without background.
     """
 
     probabilities: FloatArray
@@ -241,6 +244,7 @@ class Prediction:
     interior: FloatArray | None = None
     objects: LabelArray | None = None
     stack: FloatArray | None = None
+    masks: NDArray[np.bool_] | None = None
 
     @property
     def labels(self) -> LabelArray:

@@ -12,6 +12,9 @@ How the values of label images are read:
   of 0/1. `Evaluation.kind` says which reading was used.
 
 Stacks are scored slice by slice; their scores are means over the slices.
+
+Where a prediction has class probabilities beside it (`napari_medseg.io.result_names`),
+AUPR is given as well, which knows no threshold: of each class, or of the foreground.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ import numpy as np
 
 from napari_medseg._labels import check_shapes
 from napari_medseg._types import InputError, MedsegError, Progress
-from napari_medseg.io.images import image_files, image_stem, read_annotation
-from napari_medseg.io.stems import MASK_ENDINGS
+from napari_medseg.io.images import read_annotation, read_image
+from napari_medseg.io.mask_match import match_masks
+from napari_medseg.io.result_names import probabilities_of
 from napari_medseg.metrics import (
     class_table,
     count_finite,
@@ -34,13 +38,14 @@ from napari_medseg.metrics import (
     object_scores,
     summarise,
 )
+from napari_medseg.precision_recall import Rankings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from napari_medseg._types import Job, LabelArray
+    from napari_medseg._types import FloatArray, Job, LabelArray
 
-Kind = Literal["classes", "foreground", "instances"]
+Kind = Literal["classes", "foreground", "instances", "overlapping"]
 
 MOST_CLASSES = 20
 """With more different foreground values than these, labels are objects."""
@@ -56,7 +61,8 @@ class Evaluation:
     Attributes
     ----------
     kind : str
-        ``classes``, ``foreground`` or ``instances``: how values were read.
+        ``classes``, ``foreground`` or ``instances``: how values were read; or
+        ``overlapping``, where each class has a mask of its own.
     mean : mapping of str to float
         Mean of each score over the images that have it.
     per_image : mapping
@@ -68,6 +74,9 @@ class Evaluation:
         Images that could not be scored, with the reason.
     unmatched : tuple of str
         Files of either folder without a partner in the other.
+    pooled : mapping of str to float
+        ``aupr``, and that of each class, over the pixels of all images together;
+        empty where no prediction has probabilities.
     """
 
     kind: Kind
@@ -76,6 +85,7 @@ class Evaluation:
     counts: Mapping[str, int]
     failures: Mapping[str, str] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
+    pooled: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it, ``nan`` as None.
@@ -92,6 +102,7 @@ class Evaluation:
             "kind": self.kind,
             "failures": dict(self.failures),
             "unmatched": list(self.unmatched),
+            "pooled": _plain(self.pooled),
         }
 
 
@@ -137,29 +148,25 @@ def evaluate_folders(
     Returns
     -------
     Evaluation
-        The scores.
+        The scores; with ``aupr`` where there are probabilities.
 
     Raises
     ------
     InputError
         A folder is missing, a match is ambiguous, or nothing matches.
     """
-    pairs, unmatched = _match(Path(pred), Path(truth))
+    pairs, unmatched = match_masks(Path(pred), Path(truth))
     failures: dict[str, str] = {}
     kind: Kind = "instances"
     if not instances:
         kind = yield from _find_kind(pairs, ignore)
     done = 0 if instances else len(pairs)
     total = done + len(pairs)
+    scorer = _Scorer(kind, ignore, spacing)
     scored: dict[str, list[_Scores]] = {}
     for step, (name, paths) in enumerate(pairs.items(), start=done + 1):
         try:
-            images = [_read(path) for path in paths]
-            check_shapes(*images)
-            scored[name] = [
-                _score(predicted, true, kind, ignore, spacing)
-                for predicted, true in zip(*map(_slices, images), strict=True)
-            ]
+            scored[name] = scorer.score(*paths)
         except MedsegError as error:
             failures[name] = str(error)
             yield Progress(step, total, f"{name} could not be scored")
@@ -173,13 +180,48 @@ def evaluate_folders(
         count_finite(per_image),
         failures,
         unmatched,
+        scorer.rankings.scores(),
     )
+
+
+def probabilities_beside(labels: Path, shape: tuple[int, ...]) -> list[FloatArray]:
+    """Read the class probabilities that were written with a label image.
+
+    Parameters
+    ----------
+    labels : Path
+        The label image.
+    shape : tuple of int
+        Its shape, ``(*stack, Y, X)``.
+
+    Returns
+    -------
+    list of ndarray
+        ``float32 (K, Y, X)`` of each slice; empty where there are none.
+
+    Raises
+    ------
+    InputError
+        They are of another shape, or damaged.
+    """
+    path = probabilities_of(labels, labels.parent)
+    if path is None:
+        return []
+    image = read_image(path)
+    count = math.prod(shape[:-2])
+    if (image.size, image.slice_count) != (shape[-2:], count) or image.channels < 2:
+        raise InputError(
+            f"{path} does not fit {labels}: the probabilities are of another run. "
+            "Segment the images again, or move that folder away."
+        )
+    return [plane for _, plane in image.slices()]
 
 
 def _find_kind(pairs: Mapping[str, tuple[Path, Path]], ignore: int | None) -> Job[Kind]:
     """Tell from all values whether they are classes."""
     predicted: set[int] = set()
     true: set[int] = set()
+    several = False
     for step, (name, paths) in enumerate(pairs.items(), start=1):
         for path, values in zip(paths, (predicted, true), strict=True):
             try:
@@ -187,32 +229,88 @@ def _find_kind(pairs: Mapping[str, tuple[Path, Path]], ignore: int | None) -> Jo
             except MedsegError:
                 continue  # listed as a failure when it is to be scored
             values.update(int(value) for value in found if value > 0)
+        several = several or _has_classes(paths[0])
         yield Progress(step, 2 * len(pairs), f"Read {name}")
     if ignore is not None:
         true.discard(ignore)
     objects = max(len(predicted), len(true)) > MOST_CLASSES
-    return "foreground" if objects or len(predicted) <= 1 else "classes"
+    one = len(predicted) <= 1 and not several
+    return "foreground" if objects or one else "classes"
 
 
-def _score(
-    pred: LabelArray,
-    truth: LabelArray,
-    kind: Kind,
-    ignore: int | None,
-    spacing: Sequence[float] | None,
-) -> _Scores:
-    """Score one slice."""
-    if kind == "classes":
-        return _Scores(class_table(pred, truth, spacing=spacing, ignore=ignore), {})
-    foreground = (truth > 0).astype(np.int32)
-    if ignore is not None:
-        foreground[truth == ignore] = _VOID
-    table = class_table(
-        (pred > 0).astype(np.int32), foreground, spacing=spacing, ignore=_VOID
-    )
-    if kind == "foreground":
-        return _Scores(table, {})
-    return _Scores(table, object_scores(pred, truth, ignore=ignore))
+def _has_classes(labels: Path) -> bool:
+    """Tell whether a prediction has probabilities of more than one class."""
+    path = probabilities_of(labels, labels.parent)
+    try:
+        # background is one of the channels
+        return path is not None and read_image(path).channels > 2
+    except MedsegError:
+        return False  # listed as a failure when it is to be scored
+
+
+@dataclass
+class _Scorer:
+    """Scores images alike, and ranks the pixels of all of them.
+
+    Attributes
+    ----------
+    kind, ignore, spacing
+        As for `evaluate_folders`.
+    rankings : Rankings
+        Of the images scored so far that have probabilities.
+    """
+
+    kind: Kind
+    ignore: int | None
+    spacing: Sequence[float] | None
+    rankings: Rankings = field(default_factory=Rankings)
+
+    def score(self, pred: Path, truth: Path) -> list[_Scores]:
+        """Score the slices of a prediction."""
+        images = [_read(path) for path in (pred, truth)]
+        check_shapes(*images)
+        shares = probabilities_beside(pred, images[0].shape)
+        slices = zip(*map(_slices, images), strict=True)
+        return [
+            self._score(found, true, shares[index] if shares else None)
+            for index, (found, true) in enumerate(slices)
+        ]
+
+    def _score(
+        self, pred: LabelArray, truth: LabelArray, shares: FloatArray | None
+    ) -> _Scores:
+        """Score one slice."""
+        if self.kind == "classes":
+            table = class_table(pred, truth, spacing=self.spacing, ignore=self.ignore)
+            self._rank(table, truth, self.ignore, shares)
+            return _Scores(table, {})
+        foreground = (truth > 0).astype(np.int32)
+        if self.ignore is not None:
+            foreground[truth == self.ignore] = _VOID
+        found = (pred > 0).astype(np.int32)
+        table = class_table(found, foreground, spacing=self.spacing, ignore=_VOID)
+        if shares is not None:
+            shares = np.stack([shares[0], 1.0 - shares[0]])
+        self._rank(table, foreground, _VOID, shares)
+        if self.kind == "foreground":
+            return _Scores(table, {})
+        return _Scores(table, object_scores(pred, truth, ignore=self.ignore))
+
+    def _rank(
+        self,
+        table: dict[int, dict[str, float]],
+        truth: LabelArray,
+        ignore: int | None,
+        shares: FloatArray | None,
+    ) -> None:
+        """Add AUPR to the scores of the classes; images without a class count too."""
+        if shares is None:
+            return
+        known = None if ignore is None else truth != ignore
+        for value in range(1, len(shares)):
+            aupr = self.rankings.add(value, shares[value], truth == value, known)
+            if value in table:
+                table[value]["aupr"] = aupr
 
 
 def _tabulate(scored: Mapping[str, list[_Scores]]) -> dict[str, dict[str, float]]:
@@ -253,62 +351,3 @@ def _plain(scores: Mapping[str, float]) -> dict[str, float | None]:
     return {
         name: value if math.isfinite(value) else None for name, value in scores.items()
     }
-
-
-def _match(
-    pred: Path, truth: Path
-) -> tuple[dict[str, tuple[Path, Path]], tuple[str, ...]]:
-    """Match files by stem, where either side may have the ending of a mask.
-
-    `napari_medseg.io.pairs.match_files` expects endings on one side only, as images
-    have none; here both sides are masks.
-    """
-    if pred.is_file() and truth.is_file():
-        return {image_stem(pred): (pred, truth)}, ()
-    groups: dict[str, tuple[list[Path], list[Path]]] = {}
-    for side, folder in enumerate((pred, truth)):
-        for path in image_files(folder):
-            key = _without_ending(image_stem(path))
-            groups.setdefault(key, ([], []))[side].append(path)
-    pairs: dict[str, tuple[Path, Path]] = {}
-    unmatched: list[Path] = []
-    for key, (predicted, true) in sorted(groups.items()):
-        if predicted and true:
-            pairs.update(_pair_up(key, predicted, true))
-        else:
-            unmatched += predicted + true
-    if not pairs:
-        raise InputError(
-            f"No prediction in {pred} has the name of a truth in {truth}. Give both "
-            "the same name; it may end in _mask, _label, _labels or _seg."
-        )
-    return pairs, tuple(str(path) for path in unmatched)
-
-
-def _pair_up(
-    key: str, predicted: Sequence[Path], true: Sequence[Path]
-) -> dict[str, tuple[Path, Path]]:
-    """Pair the files whose names differ at most in the ending of a mask."""
-    first, second = _by_stem(predicted), _by_stem(true)
-    if first.keys() == second.keys() and len(first) == len(predicted) == len(true):
-        return {stem: (path, second[stem]) for stem, path in first.items()}
-    if len(predicted) == len(true) == 1:
-        return {key: (predicted[0], true[0])}
-    names = " and ".join(str(path) for path in (*predicted, *true))
-    raise InputError(
-        f"Which prediction belongs to which truth is ambiguous: {names}. Keep one of "
-        "each, or give both the same name."
-    )
-
-
-def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    """Return files by their stems."""
-    return {image_stem(path): path for path in paths}
-
-
-def _without_ending(stem: str) -> str:
-    """Return a stem without the ending of a mask."""
-    for ending in MASK_ENDINGS:
-        if stem.lower().endswith(ending) and len(stem) > len(ending):
-            return stem[: -len(ending)]
-    return stem

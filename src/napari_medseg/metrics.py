@@ -221,14 +221,16 @@ def class_scores(
 
 
 def flatten_classes(
-    table: Mapping[int, Mapping[str, float]], *, many: bool
+    table: Mapping[int, Mapping[str, float]] | Mapping[str, Mapping[str, float]],
+    *,
+    many: bool,
 ) -> dict[str, float]:
     """Turn the table of `class_table` into the scores of `class_scores`.
 
     Parameters
     ----------
     table : mapping
-        Scores of each class that is present.
+        Scores of each class that is present, by its number or its name.
     many : bool
         Whether to give the scores of each class besides their mean.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -33,11 +33,18 @@ class OverlappingSegmenter:
     device : {"auto", "cpu", "cuda", "mps"}
         Where to compute.
 
+    Attributes
+    ----------
+    overlapping : bool
+        True: predictions have `Prediction.masks`, which other segmenters lack.
+
     Raises
     ------
     ModelFileError
         The file's card and weights do not fit together.
     """
+
+    overlapping: ClassVar[bool] = True
 
     def __init__(self, model_file: model_files.ModelFile, device: str = "auto") -> None:
         self.model_file = model_file
@@ -63,7 +70,8 @@ class OverlappingSegmenter:
         Returns
         -------
         Prediction
-            Labels are merged; `Prediction.stack` has each class by itself.
+            Labels are merged; `Prediction.stack` and `Prediction.masks` have each
+            class by itself.
 
         Raises
         ------
@@ -82,6 +90,7 @@ class OverlappingSegmenter:
             self.classes,
             note,
             stack=np.concatenate([1.0 - alone.max(axis=0, keepdims=True), alone]),
+            masks=alone > np.asarray(self.thresholds, np.float32)[:, None, None],
         )
 
     @property

@@ -82,6 +82,19 @@ class Ranking:
         self.lesions += np.atleast_1d(found).tolist() if count else []
         self.images += 1
 
+    def join(self, other: Ranking) -> None:
+        """Count the images that another ranking counted.
+
+        Parameters
+        ----------
+        other : Ranking
+            Of the same class.
+        """
+        self.positives += other.positives
+        self.negatives += other.negatives
+        self.lesions += other.lesions
+        self.images += other.images
+
     @property
     def aupr(self) -> float:
         """Average precision: the sum of precision times the recall that it adds.
@@ -163,3 +176,60 @@ class Ranking:
     def _above(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the pixels, right and wrong, from each step on, from the top."""
         return self.positives[::-1].cumsum(), self.negatives[::-1].cumsum()
+
+
+class Rankings:
+    """Rankings of several classes over the same images.
+
+    Attributes
+    ----------
+    whole : dict
+        The `Ranking` of each class over all images, by the class's name or number.
+    """
+
+    def __init__(self) -> None:
+        self.whole: dict[int | str, Ranking] = {}
+
+    def add(
+        self,
+        name: int | str,
+        probability: FloatArray,
+        truth: BoolArray,
+        known: BoolArray | None = None,
+    ) -> float:
+        """Count an image for one class.
+
+        Parameters
+        ----------
+        name : int or str
+            The class.
+        probability, truth, known
+            As for `Ranking.add`.
+
+        Returns
+        -------
+        float
+            AUPR of this image alone; nan where the class is not in it.
+        """
+        one = Ranking()
+        one.add(probability, truth, known)
+        self.whole.setdefault(name, Ranking()).join(one)
+        return one.aupr
+
+    def scores(self) -> dict[str, float]:
+        """Return AUPR over the pixels of all images together.
+
+        Returns
+        -------
+        dict
+            ``aupr``, the mean over the classes that are somewhere, and with more than
+            one class ``aupr_NAME`` of each; empty where nothing was counted.
+        """
+        each = {name: ranking.aupr for name, ranking in self.whole.items()}
+        if not each:
+            return {}
+        there = [value for value in each.values() if not np.isnan(value)]
+        scores = {"aupr": float(np.mean(there)) if there else float("nan")}
+        if len(each) > 1:
+            scores |= {f"aupr_{name}": value for name, value in each.items()}
+        return scores

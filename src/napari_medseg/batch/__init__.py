@@ -12,10 +12,10 @@ from napari_medseg.batch.conduct import BatchReport
 from napari_medseg.batch.inputs import Work, plan_work
 from napari_medseg.batch.ledger import LEDGER, LedgerRow
 from napari_medseg.batch.ledger_file import read_ledger
-from napari_medseg.batch.provenance import PROVENANCE
 from napari_medseg.batch.run import segment_batch, segment_files
 from napari_medseg.batch.settings import BatchSettings
 from napari_medseg.batch.watch import watch_batch
+from napari_medseg.io.result_names import PROVENANCE
 
 __all__ = [
     "LEDGER",

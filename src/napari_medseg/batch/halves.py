@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from napari_medseg.batch._parts import THUMBNAIL, part_path
 from napari_medseg.batch.outputs import output_files, run_files
-from napari_medseg.batch.provenance import PROVENANCE
 from napari_medseg.batch.report import REPORT
 from napari_medseg.instances import ObjectConfig
 from napari_medseg.io.atomic import Origin, temporaries_in
 from napari_medseg.io.exports import FORMATS, has_parquet
+from napari_medseg.io.result_names import PROVENANCE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -74,7 +74,9 @@ class _Files:
 
     def __init__(self, settings: BatchSettings) -> None:
         formats = tuple(name for name in FORMATS if name != "parquet" or has_parquet())
-        most = replace(settings, formats=formats, probabilities=True, classes=None)
+        most = replace(
+            settings, formats=formats, probabilities=True, masks=True, classes=None
+        )
         # tables of objects have other names than those of classes
         self._settings = [
             replace(most, objects=objects) for objects in (None, ObjectConfig())

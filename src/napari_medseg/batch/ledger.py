@@ -142,6 +142,8 @@ class Recipe:
         for name in (*apart, "alone"):
             del values[name]
         values["formats"] = sorted(values["formats"])
+        if not settings.masks:
+            del values["masks"]  # runs of earlier versions did not speak of them
         if settings.objects is None:
             values["classes"] = to_dict(settings.labels)
         return cls(settings.model, identity, json.dumps(values, sort_keys=True))

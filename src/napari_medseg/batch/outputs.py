@@ -19,14 +19,15 @@ from napari_medseg.batch.tables import class_names, column_kinds, label_rows
 from napari_medseg.io.atomic import disk_errors
 from napari_medseg.io.exports import join_coco, join_tables, write_table
 from napari_medseg.io.images import write_labels
-from napari_medseg.io.tiff import write_probabilities
+from napari_medseg.io.result_names import masks_name, probabilities_name
+from napari_medseg.io.tiff import write_masks, write_probabilities
 from napari_medseg.io.tiles import write_probability_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path, PurePosixPath
 
-    from napari_medseg._labels import StoredLabels
+    from napari_medseg._labels import BoolArray, StoredLabels
     from napari_medseg._types import FloatArray, LabelArray, LabelClass
     from napari_medseg.batch.settings import BatchSettings
     from napari_medseg.io.image_file import ImageFile
@@ -35,10 +36,7 @@ if TYPE_CHECKING:
 LABELS = ".tif"
 """Ending of label images."""
 
-# No ending is the end of another one: so no image, whatever it is called, has labels
-# of the name that another image's probabilities have. Both folders keep apart what
-# programs would open along with the labels of a folder.
-_PROBABILITIES, _PROBABILITIES_ENDING = "probabilities", "_probabilities.tiff"
+# Nor does this ending end as that of labels does; see `io.result_names`.
 _ZARR, _ZARR_ENDING = "ome-zarr", ".ome.zarr"
 
 _BESIDE = {"geojson": ".geojson", "roi": "_rois.zip"}
@@ -81,7 +79,9 @@ def output_files(name: PurePosixPath, settings: BatchSettings) -> tuple[str, ...
     """
     files = [f"{name}{LABELS}"]
     if settings.probabilities:
-        files.append(f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}")
+        files.append(probabilities_name(name))
+    if settings.masks:
+        files.append(masks_name(name))
     files += [f"{name}{_BESIDE[each]}" for each in _BESIDE if each in settings.formats]
     if "ome-zarr" in settings.formats:
         files.append(f"{_ZARR}/{name}{_ZARR_ENDING}")
@@ -102,6 +102,7 @@ def write_outputs(
     settings: BatchSettings,
     *,
     class_labels: LabelArray | None = None,
+    masks: BoolArray | None = None,
 ) -> Written:
     """Write all that is asked for of an image.
 
@@ -125,6 +126,9 @@ def write_outputs(
         ``int32 (*stack, Y, X)``, class of each pixel where labels are objects: each
         object is of the class that most of its pixels have. Default: objects are of
         the one class that there is, or else of none.
+    masks : ndarray, optional
+        ``bool (*stack, K - 1, Y, X)``, of classes that overlap, where they are to be
+        written.
 
     Returns
     -------
@@ -141,15 +145,21 @@ def write_outputs(
     axes = stack_axes(image) + "YX"
     described = _pixels_of(image)
     write_labels(out / f"{name}{LABELS}", labels, axes=axes, **described)
-    settings = replace(settings, probabilities=probabilities is not None)
+    settings = replace(
+        settings, probabilities=probabilities is not None, masks=masks is not None
+    )
     if probabilities is not None:
         write_probabilities(
-            out / f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}",
+            out / probabilities_name(name),
             probabilities,
             class_names(classes),
             axes=axes.replace("Y", "CY"),
             **described,
         )
+    if masks is not None:
+        names = class_names(classes)[1:]
+        places = axes.replace("Y", "CY")
+        write_masks(out / masks_name(name), masks, names, axes=places, **described)
     return write_beside(
         image, labels, classes, out, name, settings, class_labels=class_labels
     )
@@ -177,9 +187,9 @@ def write_stored_probabilities(
     InputError
         The name leads out of the folder, or the disk refuses.
     """
-    refuse_outside(out, [f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}"])
+    refuse_outside(out, [probabilities_name(name)])
     write_probability_tiles(
-        out / f"{_PROBABILITIES}/{name}{_PROBABILITIES_ENDING}",
+        out / probabilities_name(name),
         steps,
         class_names(classes),
         axes=stack_axes(image) + "CYX",

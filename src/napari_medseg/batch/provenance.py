@@ -12,6 +12,7 @@ from napari_medseg._config import to_dict
 from napari_medseg._release import release
 from napari_medseg._types import InputError
 from napari_medseg.io.atomic import atomic_path
+from napari_medseg.io.result_names import PROVENANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     from napari_medseg.batch.settings import BatchSettings
     from napari_medseg.batch.worker import Described
-
-PROVENANCE = "medseg.json"
-"""Name of the file."""
 
 _LIBRARIES = ("numpy", "scipy", "scikit-image", "torch")
 """What results depend on beside this package."""

@@ -16,7 +16,7 @@ class BatchSettings:
 
     Attributes
     ----------
-    model, device, base, alone, objects, classes, formats, probabilities,
+    model, device, base, alone, objects, classes, formats, probabilities, masks,
     references, reference_masks
         See the help text of each field.
     """
@@ -41,6 +41,9 @@ class BatchSettings:
         (), f"What is written beside the labels: {', '.join(FORMATS)}"
     )
     probabilities: bool = setting(False, "Write the class probabilities, too")
+    masks: bool = setting(
+        False, "Write a mask of each class, too, of models whose classes overlap"
+    )
     references: str | None = setting(
         None, "Annotated images by which the quality of each result is predicted"
     )

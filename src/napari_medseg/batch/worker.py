@@ -12,12 +12,13 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from napari_medseg._labels import StoredLabels
 from napari_medseg._types import AnySegmenter, InputError, LabelClass, MedsegError
+from napari_medseg.batch._slices import Slices
 from napari_medseg.batch.inputs import readable
 from napari_medseg.batch.ledger import DONE, FAILED, LedgerRow
 from napari_medseg.batch.names import refuse_outside
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from napari_medseg._labels import BoolArray
     from napari_medseg._types import FloatArray, Job, LabelArray
     from napari_medseg.batch.inputs import Work
     from napari_medseg.batch.outputs import Written
@@ -109,6 +111,11 @@ class ImageWorker:
         basis = prepared.basis if prepared else ""
         self.described = Described(segmenter.identity, segmenter.classes, basis)
         self._judge = prepared.judge if prepared else None
+        if settings.masks and not getattr(segmenter, "overlapping", False):
+            raise InputError(
+                "The classes of this model do not overlap, so the label images hold "
+                "all of their masks. Leave --masks out."
+            )
         self._segmenter = segmenter
         self._settings = settings
         self._out = out
@@ -178,6 +185,7 @@ class ImageWorker:
                 work.name,
                 self._settings,
                 class_labels=found.classes,
+                masks=found.masks,
             )
         return LedgerRow(
             str(work.name),
@@ -215,7 +223,8 @@ class ImageWorker:
     def _predict(self, image: ImageFile, queue: _Queue) -> _Predicted:
         """Return what was found in all slices."""
         settings = self._settings
-        labels, classes, kept = _Slices(image), _Slices(image), _Slices(image)
+        labels, classes, kept = Slices(image), Slices(image), Slices(image)
+        masks = Slices(image)
         judged: list[Judgement] = []
         note, highest = "", 0
         for _, plane in image.slices():
@@ -234,10 +243,13 @@ class ImageWorker:
             if settings.probabilities:
                 stack = prediction.stack
                 kept.append(prediction.probabilities if stack is None else stack)
+            if settings.masks and prediction.masks is not None:
+                masks.append(prediction.masks)
         return _Predicted(
             labels.together(),
             classes.together() if self._has_kinds else None,
             kept.together() if settings.probabilities else None,
+            masks.together() if settings.masks else None,
             *_with_quality(note, judged),
         )
 
@@ -334,6 +346,7 @@ class _Predicted:
     labels: LabelArray
     classes: LabelArray | None
     probabilities: FloatArray | None
+    masks: BoolArray | None
     note: str
     quality: float | None
 
@@ -347,34 +360,6 @@ def _with_quality(note: str, judged: Sequence[Judgement]) -> tuple[str, float | 
     whole = merged(judged)
     told = f"{note} {whole.note}".strip()
     return told, None if np.isnan(whole.quality) else whole.quality
-
-
-class _Slices:
-    """Puts the slices of an image together, without holding them twice."""
-
-    def __init__(self, image: ImageFile) -> None:
-        self._count = image.slice_count
-        self._stack = [
-            length
-            for letter, length in zip(image.axes, image.data.shape, strict=True)
-            if letter in "TZ"
-        ]
-        self._array: Any = None
-        self._filled = 0
-
-    def append(self, values: np.ndarray[Any, Any]) -> None:
-        """Add the next slice."""
-        if self._count == 1:
-            self._array = values[np.newaxis]
-            return
-        if self._array is None:
-            self._array = np.empty((self._count, *values.shape), values.dtype)
-        self._array[self._filled] = values
-        self._filled += 1
-
-    def together(self) -> Any:
-        """Return all slices, ``(*stack, ...)``."""
-        return self._array.reshape(*self._stack, *self._array.shape[1:])
 
 
 def _refuse_no_numbers(image: ImageFile) -> None:

@@ -9,6 +9,7 @@ import typer
 from napari_medseg.cli import models, run
 from napari_medseg.cli.compare import compare
 from napari_medseg.cli.estimate import estimate
+from napari_medseg.cli.evaluate import evaluate
 from napari_medseg.cli.measure import measure
 from napari_medseg.cli.pretrain import pretrain
 from napari_medseg.cli.prompt import prompt
@@ -27,7 +28,7 @@ app.command()(run.train)
 app.command()(segment)
 app.command()(prompt)
 app.command()(measure)
-app.command()(run.evaluate)
+app.command()(evaluate)
 app.command()(estimate)
 app.command()(compare)
 app.command()(pretrain)

@@ -44,7 +44,8 @@ def list_models(as_json: Json = False) -> None:
         rows.append(_row(entry.name, "SAM", entry.description, found))
     for tuned in SPECIALISTS.values():
         found = bundled.place(tuned.file).is_file()
-        rows.append(_row(tuned.name, "segmenter (tuned)", tuned.description, found))
+        kind = "tuned" if tuned.method == "ptsam" else "trained"
+        rows.append(_row(tuned.name, f"segmenter ({kind})", tuned.description, found))
     for name, path in imported().items():
         rows.append(_row(name, "SAM (imported)", str(path), True))
     for sam in here():

@@ -1,4 +1,4 @@
-"""``demo``, ``train`` and ``evaluate``."""
+"""``demo`` and ``train``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ import typer
 
 from napari_medseg._config import config_class, from_dict
 from napari_medseg._types import InputError
-from napari_medseg.cli.console import (
-    FAILED,
-    follow,
-    print_json,
-    print_table,
-    sentences,
-)
+from napari_medseg.cli.console import follow, print_json, print_table, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001  (read by typer)
 from napari_medseg.cli.options import with_config_options
 from napari_medseg.cli.run_file import RunFile
@@ -244,38 +238,3 @@ def _print_training(report: Any, out: Path, run_path: Path) -> None:
 
 def _shown(figure: float | None) -> str:
     return "-" if figure is None else f"{figure:.3f}"
-
-
-def evaluate(
-    pred: Annotated[Path, typer.Option(help="Folder of label images to score.")],
-    truth: Annotated[Path, typer.Option(help="Folder of annotations.")],
-    instances: Annotated[
-        bool, typer.Option("--instances", help="Score objects too: AP and PQ.")
-    ] = False,
-    ignore: Annotated[
-        int | None, typer.Option(help="Value of unlabelled pixels in the truth.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Score label images against annotations, an image at a time and on average."""
-    with sentences(as_json=as_json):
-        from napari_medseg.evaluation import evaluate_folders
-
-        job = evaluate_folders(pred, truth, instances=instances, ignore=ignore)
-        result = follow(job, quiet=as_json)
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        names = list(result.mean)
-        rows = [
-            [image, *(f"{scores.get(name, float('nan')):.3f}" for name in names)]
-            for image, scores in result.per_image.items()
-        ]
-        rows.append(["mean", *(f"{result.mean[name]:.3f}" for name in names)])
-        print_table(["image", *names], rows)
-    for reason in result.failures.values():
-        typer.echo(f"Failed: {reason}", err=True)
-    for name in result.unmatched:
-        typer.echo(f"Note: {name} has no partner in the other folder.", err=True)
-    if result.failures:
-        raise typer.Exit(FAILED)

@@ -93,6 +93,12 @@ def segment(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write class probabilities, too.")
     ] = False,
+    masks: Annotated[
+        bool,
+        typer.Option(
+            "--masks", help="Write a mask of each class, too, where classes overlap."
+        ),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -177,6 +183,7 @@ def segment(
             alone=alone or "",
             formats=tuple(filter(None, (export or "").replace(",", " ").split())),
             probabilities=probabilities,
+            masks=masks,
             references=None if references is None else str(references),
             reference_masks=None if reference_masks is None else str(reference_masks),
             **_labels(choices, instances=instances),

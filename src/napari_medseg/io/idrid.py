@@ -18,10 +18,12 @@ from napari_medseg.io.images import read_image
 from napari_medseg.io.pair_set import Pair, Pairs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from napari_medseg._labels import BoolArray
     from napari_medseg._types import FloatArray
 
 LAYOUT = "idrid"
@@ -32,6 +34,8 @@ IMAGES = "1. Original Images"
 MASKS = "2. All Segmentation Groundtruths"
 
 TRAINING = "a. Training Set"
+
+TESTING = "b. Testing Set"
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
@@ -58,6 +62,79 @@ UPPERMOST = (5, 2, 3, 4, 1)
 """The order in which classes are painted where one label a pixel is needed."""
 
 
+@dataclass(frozen=True)
+class Truth:
+    """The masks of an image, which are read when they are asked for.
+
+    Attributes
+    ----------
+    image : Path
+        The image.
+    part : str
+        Which of the sets it is in.
+    folders : mapping of int to Path
+        Where the masks of each class lie, of those that have any in this set.
+    """
+
+    image: Path
+    part: str
+    folders: Mapping[int, Path]
+
+    def mask(self, value: int, shape: tuple[int, ...]) -> BoolArray:
+        """Read the mask of a class.
+
+        Parameters
+        ----------
+        value : int
+            The class; one of `folders`.
+        shape : tuple of int
+            Height and width of the image.
+
+        Returns
+        -------
+        ndarray
+            ``bool (Y, X)``; nothing where there is no such mask.
+
+        Raises
+        ------
+        InputError
+            The file is of another size, or damaged.
+        """
+        return _mask(self.image, self.folders[value], value, shape)
+
+
+def read_truths(root: Path) -> dict[str, Truth]:
+    """Find the annotations of all images of a folder of this layout, both sets.
+
+    Parameters
+    ----------
+    root : Path
+        As for `read_idrid`.
+
+    Returns
+    -------
+    dict of str to Truth
+        By the image's name without ending.
+
+    Raises
+    ------
+    InputError
+        The folders are not there, or hold no mask or no image.
+    """
+    refused = None
+    found: dict[str, Truth] = {}
+    for part in (TRAINING, TESTING):
+        try:
+            folders, paths = _contents(root, part)
+        except InputError as error:
+            refused = refused or error
+            continue
+        found |= {path.stem: Truth(path, part, folders) for path in paths}
+    if not found and refused is not None:
+        raise refused
+    return found
+
+
 def read_idrid(root: Path, part: str = TRAINING) -> Pairs:
     """Read the annotated images of a folder of this layout.
 
@@ -78,6 +155,16 @@ def read_idrid(root: Path, part: str = TRAINING) -> Pairs:
     InputError
         The folders are not there, or a file cannot be used.
     """
+    folders, paths = _contents(root, part)
+    values = list(folders)
+    classes = (0, *values)
+    pairs = tuple(_pair(path, folders, classes) for path in paths)
+    names = ("background", *(KINDS[value - 1].name for value in values))
+    return Pairs(pairs, "dense", classes, class_names=names)
+
+
+def _contents(root: Path, part: str) -> tuple[dict[int, Path], list[Path]]:
+    """Return where the masks of each class lie that has any, and the images."""
     base = _base(root, part)
     folders = {
         value: base / MASKS / part / kind.folder for value, kind in enumerate(KINDS, 1)
@@ -95,13 +182,7 @@ def read_idrid(root: Path, part: str = TRAINING) -> Pairs:
     )
     if not paths:
         raise InputError(f"{base / IMAGES / part} holds no image.")
-    classes = (0, *values)
-    pairs = tuple(
-        _pair(path, {value: folders[value] for value in values}, classes)
-        for path in paths
-    )
-    names = ("background", *(KINDS[value - 1].name for value in values))
-    return Pairs(pairs, "dense", classes, class_names=names)
+    return {value: folders[value] for value in values}, paths
 
 
 def _base(root: Path, part: str) -> Path:

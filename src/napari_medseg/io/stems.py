@@ -123,7 +123,7 @@ def masks_of(
     lonely = []
     for mask in masks:
         stem = image_stem(mask)
-        owner = by_stem.get(stem) or by_stem.get(_without_ending(stem))
+        owner = by_stem.get(stem) or by_stem.get(without_ending(stem))
         if owner is None:
             lonely.append(mask)
         else:
@@ -160,8 +160,19 @@ def _listed(path: Path) -> list[Path]:
     return [path] if _is_image(path) else image_files(path)
 
 
-def _without_ending(stem: str) -> str:
-    """Return the name of the image that a mask's name speaks of."""
+def without_ending(stem: str) -> str:
+    """Return the name of the image that a mask's name speaks of.
+
+    Parameters
+    ----------
+    stem : str
+        Of the name of a mask.
+
+    Returns
+    -------
+    str
+        Without the ending of a mask, if it has one.
+    """
     lower = stem.lower()
     for ending in MASK_ENDINGS:
         if lower.endswith(ending) and len(stem) > len(ending):
@@ -178,7 +189,7 @@ def told_apart(paths: list[Path]) -> tuple[list[Path], list[Path]]:
 def _has_ending(path: Path) -> bool:
     """Tell whether a name ends as that of a mask."""
     stem = image_stem(path)
-    return _without_ending(stem) != stem
+    return without_ending(stem) != stem
 
 
 def _unique(paths: Iterable[Path]) -> dict[str, Path]:

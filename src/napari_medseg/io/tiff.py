@@ -238,17 +238,60 @@ def write_probabilities(
     values = np.asarray(probabilities)
     _check_suffix(path, "probabilities are")
     _check_axes(path, values, axes, "probabilities")
-    if "C" not in axes or values.shape[axes.index("C")] != len(names):
-        raise InputError(
-            f"{path}: probabilities of shape {values.shape} with the axes {axes!r} do "
-            f"not hold one image for each of the {len(names)} classes. Name each."
-        )
+    _check_names(path, values, axes, names)
     # A step of a power of two: the last bits are 0, and so compress well.
     rounded = in_steps(values)
     rounded /= np.float32(STEPS)
     metadata = ome_metadata(axes, scale or {}, units or {})
     metadata["Channel"] = {"Name": list(names)}
     _write_ome(path, rounded, metadata)
+
+
+def write_masks(
+    path: str | Path,
+    masks: NDArray[np.bool_],
+    names: Sequence[str],
+    *,
+    axes: str = "CYX",
+    scale: Mapping[str, float] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> None:
+    """Write masks of classes that overlap as a compressed OME-TIFF of 0 and 1.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ending ``.tif`` or ``.tiff``; one that exists is replaced.
+    masks : ndarray
+        ``bool``, with one axis for each of ``axes``; ``C`` is the class.
+    names : sequence of str
+        Names of the classes, without background.
+    axes, scale, units
+        As for `write_probabilities`.
+
+    Raises
+    ------
+    InputError
+        Axes, names or ending do not fit, or the disk refuses.
+    """
+    path = Path(path)
+    _check_suffix(path, "masks are")
+    _check_axes(path, masks, axes, "masks")
+    _check_names(path, masks, axes, names)
+    metadata = ome_metadata(axes, scale or {}, units or {})
+    metadata["Channel"] = {"Name": list(names)}
+    _write_ome(path, masks.astype(np.uint8), metadata)
+
+
+def _check_names(
+    path: Path, values: NDArray[Any], axes: str, names: Sequence[str]
+) -> None:
+    """Refuse names that are not those of the channels."""
+    if "C" not in axes or values.shape[axes.index("C")] != len(names):
+        raise InputError(
+            f"{path}: an array of shape {values.shape} with the axes {axes!r} does "
+            f"not hold one image for each of the {len(names)} classes. Name each."
+        )
 
 
 def in_steps(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -89,7 +89,7 @@ class SamEntry:
 
 @dataclass(frozen=True, slots=True)
 class SpecialistEntry:
-    """One tuned model that comes with the package: ready to use, nothing to train.
+    """One trained model that comes with the package: ready to use, nothing to train.
 
     Attributes
     ----------
@@ -101,12 +101,15 @@ class SpecialistEntry:
         What it is for, in one line.
     file : str
         Name of its model file; data, scores and licence are in the card in it.
+    method : str
+        The training method that made it; those of ``ptsam`` are tuned on `nano`.
     """
 
     name: str
     title: str
     description: str
     file: str
+    method: str = "ptsam"
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +282,25 @@ SPECIALISTS: Mapping[str, SpecialistEntry] = MappingProxyType(
             "fibroblasts. Crop to the cell first.",
             file="outline-phase.medseg",
         ),
+        "med2d-nuclei": SpecialistEntry(
+            name="med2d-nuclei",
+            title="Nuclei of any stain, small network",
+            description="Nuclei in fluorescence, in stained tissue and in bright "
+            "field; a network of its own, without SAM.",
+            file="med2d-nuclei.medseg",
+            method="med2d",
+        ),
+        "med2d-phase": SpecialistEntry(
+            name="med2d-phase",
+            title="Phase-contrast cells, small network",
+            description="Cells in phase contrast, crowded or alone; a network of its "
+            "own, without SAM.",
+            file="med2d-phase.medseg",
+            method="med2d",
+        ),
     }
 )
-"""Every tuned model that comes with the package, by name; all are tuned on nano."""
+"""Every trained model that comes with the package, by name."""
 
 CLASSICAL: Mapping[str, ClassicalEntry] = MappingProxyType(
     {

@@ -1,0 +1,111 @@
+"""What lies beside the labels of a run is called so, and looked for there again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path, PurePosixPath
+
+PROVENANCE = "medseg.json"
+"""The file in an output folder that says how its labels were made."""
+
+# No ending is the end of another one, nor that of labels: so no image, whatever it is
+# called, has labels of the name that another image's probabilities have. A folder of
+# their own keeps apart what programs would open along with the labels of a folder.
+
+
+def probabilities_name(name: str | PurePosixPath) -> str:
+    """Return the file of an image's class probabilities.
+
+    Parameters
+    ----------
+    name : str or PurePosixPath
+        Name of the image in the run.
+
+    Returns
+    -------
+    str
+        Relative to the output folder, with ``/``.
+    """
+    return f"probabilities/{name}_probabilities.tiff"
+
+
+def masks_name(name: str | PurePosixPath) -> str:
+    """Return the file of an image's masks, where classes overlap.
+
+    Parameters
+    ----------
+    name : str or PurePosixPath
+        Name of the image in the run.
+
+    Returns
+    -------
+    str
+        Relative to the output folder, with ``/``.
+    """
+    return f"masks/{name}_masks.tiff"
+
+
+def masks_of(labels: Path, folder: Path) -> Path | None:
+    """Return the masks of single classes that were written with a label image.
+
+    Parameters
+    ----------
+    labels, folder
+        As for `probabilities_of`.
+
+    Returns
+    -------
+    Path or None
+        The file, if it is there.
+    """
+    return _beside(labels, folder, masks_name)
+
+
+def probabilities_of(labels: Path, folder: Path) -> Path | None:
+    """Return the class probabilities that were written with a label image.
+
+    Parameters
+    ----------
+    labels : Path
+        The label image.
+    folder : Path
+        The output folder that it lies in.
+
+    Returns
+    -------
+    Path or None
+        The file, if it is there.
+    """
+    return _beside(labels, folder, probabilities_name)
+
+
+def _beside(labels: Path, folder: Path, named: Callable[[str], str]) -> Path | None:
+    """Return a file that belongs to a label image, if it is there."""
+    path = folder / named(labels.relative_to(folder).with_suffix("").as_posix())
+    return path if path.is_file() else None
+
+
+def class_names_of(folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes of the labels in an output folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    tuple of str
+        Background first, each at the place of its value; empty where the folder does
+        not tell.
+    """
+    try:
+        made = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    names = made.get("classes") if isinstance(made, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
