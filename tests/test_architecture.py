@@ -84,7 +84,7 @@ QUICK = (
     "evaluation lesion_evaluation layer_data "
     "models.__init__ models.registry models.methods "
     "models.naming models.bundled models.weights_file models.weights "
-    "models._download models.everything_settings models.overlaps "
+    "models._download models.importing models.everything_settings models.overlaps "
     "models.diffusion_registry models.diffusion_store models.partition "
     "models.phrase_settings "
     "models.adapter_settings training.channel_training "

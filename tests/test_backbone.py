@@ -24,9 +24,9 @@ from napari_medseg.models.devices import (
     resolve_device,
     supports_bf16,
 )
+from napari_medseg.models.importing import import_file
 from napari_medseg.models.prompts import PromptedDecoder
 from napari_medseg.models.sam import encode, standardise
-from napari_medseg.models.weights import import_file
 
 if TYPE_CHECKING:
     from pathlib import Path

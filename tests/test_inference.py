@@ -27,10 +27,10 @@ from napari_medseg.models import bundled
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.everything import Everything
 from napari_medseg.models.framing import Framing
+from napari_medseg.models.importing import import_file
 from napari_medseg.models.methods import METHODS, MethodEntry
 from napari_medseg.models.registry import SPECIALISTS
 from napari_medseg.models.sam import PIXEL_MEAN, PIXEL_STD
-from napari_medseg.models.weights import import_file
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.windowed import Plan, predict_probabilities
 

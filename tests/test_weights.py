@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from napari_medseg._types import InputError, WeightsError, finish
+from napari_medseg.models import importing
 from napari_medseg.models import weights as subject
 from napari_medseg.models.registry import SAMS, SamEntry
 from napari_medseg.models.weights_file import WeightsFile
@@ -394,7 +395,8 @@ def test_the_folder_is_the_users_cache_unless_named(
 def official(monkeypatch: pytest.MonkeyPatch) -> SamEntry:
     """Stand in for ``vit_b`` with a file small enough for a test."""
     entry = entry_for("https://example.org/weights.pth")
-    monkeypatch.setattr(subject, "SAMS", {**SAMS, "vit_b": entry})
+    for module in (subject, importing):
+        monkeypatch.setattr(module, "SAMS", {**SAMS, "vit_b": entry})
     return entry
 
 
@@ -403,11 +405,11 @@ def test_an_official_file_is_recognised_whatever_it_is_called(
 ) -> None:
     download = tmp_path / "download (1).bin"
     download.write_bytes(CONTENT)
-    copy = subject.import_file(download)
+    copy = importing.import_file(download)
     assert copy == folder / "weights.pth" == subject.verify(official)
-    assert subject.import_file(copy, "vit_b") == copy
+    assert importing.import_file(copy, "vit_b") == copy
     with pytest.raises(WeightsError, match="is the checkpoint of vit_b, not of vit_l"):
-        subject.import_file(download, "vit_l")
+        importing.import_file(download, "vit_l")
 
 
 def test_a_file_that_is_not_the_official_one_is_refused(
@@ -416,11 +418,11 @@ def test_a_file_that_is_not_the_official_one_is_refused(
     damaged = tmp_path / "sam_vit_b_01ec64.pth"
     damaged.write_bytes(b"\1" + CONTENT[1:])
     with pytest.raises(WeightsError, match="not the published checkpoint of vit_b"):
-        subject.import_file(damaged, "vit_b")
+        importing.import_file(damaged, "vit_b")
     with pytest.raises(WeightsError, match="damaged"):
-        subject.import_file(damaged)
+        importing.import_file(damaged)
     with pytest.raises(WeightsError, match="does not exist"):
-        subject.import_file(tmp_path / "none.pth")
+        importing.import_file(tmp_path / "none.pth")
     assert not folder.exists()
 
 
@@ -440,19 +442,19 @@ def tuned(tmp_path: Path) -> Path:
 def test_a_tuned_checkpoint_is_imported_under_its_name(
     tuned: Path, folder: Path
 ) -> None:
-    copy = subject.import_file(tuned)
+    copy = importing.import_file(tuned)
     assert copy == folder / "imported" / "worms.pth"
     assert subject.imported() == {"worms": copy}
     assert subject.find("worms") == copy
-    assert subject.import_file(tuned) == copy
+    assert importing.import_file(tuned) == copy
     assert subject.here()[-1] == "worms"
     assert "vit_b" not in subject.here()
     other = tuned.with_name("other.pt")
     other.write_bytes(tuned.read_bytes() + b"\0")
-    assert subject.import_file(other, "my-model.v2").name == "my-model.v2.pt"
+    assert importing.import_file(other, "my-model.v2").name == "my-model.v2.pt"
     with pytest.raises(InputError, match="already"):
-        subject.import_file(other, "worms")
-    assert subject.import_file(other, "worms", replace=True).suffix == ".pt"
+        importing.import_file(other, "worms")
+    assert importing.import_file(other, "worms", replace=True).suffix == ".pt"
     assert list(subject.imported()) == ["my-model.v2", "worms"]
 
 
@@ -461,5 +463,5 @@ def test_a_tuned_checkpoint_is_imported_under_its_name(
 )
 def test_names_never_become_paths(name: str, tuned: Path, folder: Path) -> None:
     with pytest.raises(InputError, match="cannot be the name"):
-        subject.import_file(tuned, name)
+        importing.import_file(tuned, name)
     assert not folder.exists()

@@ -249,7 +249,7 @@ def import_checkpoint(
     as_json: Json = False,
 ) -> None:
     """Import a checkpoint or a diffusion model, for computers without internet."""
-    from napari_medseg.models.weights import import_file
+    from napari_medseg.models.importing import import_file
 
     with sentences(as_json=as_json):
         if file.is_dir():

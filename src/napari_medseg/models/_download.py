@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import requests
 
 from napari_medseg._types import Progress, WeightsError
+from napari_medseg.models.weights import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -36,6 +38,50 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 class _Interrupted(Exception):
     """The connection failed in a way that another try may mend."""
+
+
+def bring(
+    weights: WeightsFile, path: Path, *, attempts: int, pause: float
+) -> Generator[Progress, None, None]:
+    """Bring a file to its place, continuing a download that was cut off.
+
+    A file that is there already is kept if it is the published one.
+
+    Parameters
+    ----------
+    weights : WeightsFile
+        The file; its ``url``, ``bytes`` and ``sha256`` must be known.
+    path : Path
+        Its place; it is there whole or not at all.
+    attempts, pause
+        As for `download`.
+
+    Yields
+    ------
+    Progress
+        Bytes so far and in all.
+
+    Raises
+    ------
+    WeightsError
+        The file could not be brought here; what was downloaded is kept.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        if _is_whole(path, weights):
+            if (yield from hash_file(path)) == weights.sha256:
+                return
+            path.unlink()
+        make_room(part, weights.bytes or 0)
+        yield from download(weights, part, attempts=attempts, pause=pause)
+        os.replace(part, path)
+    except OSError as error:
+        # another process that fetched the same file may have been first
+        if not isinstance(error, FileNotFoundError) or not _is_whole(path, weights):
+            raise WeightsError(
+                f"{path} could not be put in place: {error.strerror or error}. Close "
+                "other programs that use it and try again; what was downloaded is kept."
+            ) from error
 
 
 def download(
@@ -221,6 +267,14 @@ def _length(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _is_whole(path: Path, weights: WeightsFile) -> bool:
+    """Tell whether a file is there and of the published length."""
+    try:
+        return path.is_file() and path.stat().st_size == weights.bytes
+    except OSError:
+        return False
 
 
 def _host(weights: WeightsFile) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -19,9 +18,10 @@ from napari_medseg._types import InputError, WeightsError
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models.diffusion_registry import DIFFUSIONS, DiffusionEntry
 from napari_medseg.models.naming import unknown
-from napari_medseg.models.weights import file_digest, make_room, weights_folder
+from napari_medseg.models.weights import NAME, file_digest, make_room, weights_folder
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     from napari_medseg._types import Job
@@ -31,8 +31,6 @@ FOLDER = "diffusion"
 
 NOTE = "medseg.json"
 """File in a model's folder: title, licence, SHA-256 of each file."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 _TAKEN = re.compile(
     r"unet/config\.json|vae/config\.json|text_encoder/config\.json"
@@ -152,25 +150,13 @@ def fetch(entry: DiffusionEntry, *, attempts: int = 4, pause: float = 1.0) -> Jo
         It could not be fetched; the message says why and what to do.
     """
     # importing network code can wait until something is downloaded
-    from napari_medseg.models._download import download, hash_file
+    from napari_medseg.models._download import bring
 
     folder = place(entry.name)
     total = sum(file.bytes or 0 for file in entry.files)
     make_room(folder / "all", total - _length_below(folder))
     for file in entry.files:
-        path = folder / file.name
-        part = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_file() and (yield from hash_file(path)) == file.sha256:
-                continue
-            yield from download(file, part, attempts=attempts, pause=pause)
-            os.replace(part, path)
-        except OSError as error:
-            raise WeightsError(
-                f"{path} could not be put in place: {error.strerror or error}. Try "
-                "again; what was downloaded is kept."
-            ) from error
+        yield from bring(file, folder / file.name, attempts=attempts, pause=pause)
     _write_note(
         folder,
         title=entry.title,
@@ -219,7 +205,7 @@ def import_folder(
     files = {part: file_digest(source / part) for part in _files(source)}
     known = _recognised(files)
     name = known.name if known else source.name if name is None else name
-    if not _NAME.fullmatch(name) or (name in DIFFUSIONS and known is None):
+    if not NAME.fullmatch(name) or (name in DIFFUSIONS and known is None):
         raise InputError(
             f"{name!r} cannot be the name of an imported diffusion model: use letters, "
             f"digits, '-', '_' and '.', and none of {', '.join(DIFFUSIONS)}."

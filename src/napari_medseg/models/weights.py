@@ -14,13 +14,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_medseg._types import InputError, WeightsError
+from napari_medseg._types import WeightsError
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models import bundled
 from napari_medseg.models.registry import (
-    EVERYTHING,
     SAMS,
-    SPECIALISTS,
     SamEntry,
     lookup,
 )
@@ -34,13 +32,15 @@ if TYPE_CHECKING:
 FOLDER_VARIABLE = "NAPARI_MEDSEG_WEIGHTS"
 """Environment variable that names another folder for weights."""
 
-_IMPORTED = "imported"
+IMPORTED = "imported"
+"""Folder of imported checkpoints, below the weights."""
 
 _PLACES = "places"
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What somebody may call a checkpoint or a model of their own."""
 
 
 def weights_folder() -> Path:
@@ -77,7 +77,7 @@ def locate(entry: SamEntry) -> Path | None:
         The file.
     """
     weights = entry.weights
-    path = _place(weights)
+    path = place(weights)
     try:
         length = path.stat().st_size if path.is_file() else None
     except OSError:
@@ -95,11 +95,11 @@ def imported() -> Mapping[str, Path]:
     mapping of str to Path
         Names and files, in alphabetical order.
     """
-    folder = weights_folder() / _IMPORTED
+    folder = weights_folder() / IMPORTED
     if not folder.is_dir():
         return {}
     files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
-    return {path.stem: path for path in files if _NAME.fullmatch(path.stem)}
+    return {path.stem: path for path in files if NAME.fullmatch(path.stem)}
 
 
 def here() -> list[str]:
@@ -208,14 +208,14 @@ def verify(entry: SamEntry) -> Path:
     WeightsError
         The file is missing or is not the published one.
     """
-    path = _place(entry.weights)
+    path = place(entry.weights)
     if not path.is_file():
         raise _absent(entry)
     published = entry.weights.sha256
     if published is not None and locate(entry) != path:
-        raise WeightsError(_not_published(path, entry))
+        raise WeightsError(not_published(path, entry))
     if published is not None and file_digest(path) != published:
-        raise WeightsError(_not_published(path, entry))
+        raise WeightsError(not_published(path, entry))
     return path
 
 
@@ -247,126 +247,17 @@ def fetch(entry: SamEntry, *, attempts: int = 4, pause: float = 1.0) -> Job[Path
         The weights could not be fetched; the message says why and what to do.
     """
     # importing network code can wait until something is downloaded
-    from napari_medseg.models._download import download, hash_file
+    from napari_medseg.models._download import bring
 
     weights = entry.weights
-    path = _place(weights)
-    if weights.url is None or weights.sha256 is None or weights.bytes is None:
+    if weights.url is None:
         return verify(entry)
-    part = path.with_name(path.name + ".part")
-    try:
-        if locate(entry) is not None:
-            if (yield from hash_file(path)) == weights.sha256:
-                return path
-            path.unlink()
-        make_room(part, weights.bytes)
-        yield from download(weights, part, attempts=attempts, pause=pause)
-        os.replace(part, path)
-    except OSError as error:
-        # another process that fetched the same file may have been first
-        if not isinstance(error, FileNotFoundError) or locate(entry) is None:
-            raise _stuck(path, error) from error
+    path = place(weights)
+    yield from bring(weights, path, attempts=attempts, pause=pause)
     return path
 
 
-def import_file(
-    path: str | os.PathLike[str], name: str | None = None, *, replace: bool = False
-) -> Path:
-    """Copy a checkpoint from a file into the weights folder.
-
-    An official checkpoint is recognised by its SHA-256 whatever the file is
-    called. Any other must be a fine-tuned checkpoint that loads.
-
-    Parameters
-    ----------
-    path : path-like
-        The checkpoint.
-    name : str, optional
-        The SAM that it is expected to be (``vit_b``, …), or the name that a
-        fine-tuned checkpoint gets; by default that of its file.
-    replace : bool
-        Whether a fine-tuned checkpoint of the same name is replaced.
-
-    Returns
-    -------
-    Path
-        The copy.
-
-    Raises
-    ------
-    WeightsError
-        The file cannot be read, is not the checkpoint that ``name`` says, or is
-        not a checkpoint of SAM.
-    InputError
-        The name cannot be used, or is taken.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist or is not a file.")
-    entry = _recognise(path)
-    if entry is not None:
-        if name is not None and name != entry.name:
-            raise WeightsError(
-                f"{path} is the checkpoint of {entry.name}, not of {name}."
-            )
-        return _copy(path, _place(entry.weights))
-    if name is not None and name in SAMS:
-        raise WeightsError(_not_published(path, SAMS[name]))
-    return _import_tuned(path, name, replace=replace)
-
-
-def _import_tuned(path: Path, name: str | None, *, replace: bool) -> Path:
-    """Copy a fine-tuned checkpoint after checking that it loads."""
-    # reading weights needs torch, which listing and downloading them does not
-    from napari_medseg.models.checkpoints import read_state
-
-    name = path.stem if name is None else name
-    reserved = (*SAMS, *SPECIALISTS, EVERYTHING.name)
-    if not _NAME.fullmatch(name) or name in reserved:
-        raise InputError(
-            f"{name!r} cannot be the name of a checkpoint: use letters, digits, "
-            f"'-', '_' and '.', and none of {', '.join(reserved)}."
-        )
-    read_state(path)
-    target = weights_folder() / _IMPORTED / (name + path.suffix.lower())
-    taken = imported().get(name)
-    if taken is not None and not _same_file(taken, path) and not replace:
-        raise InputError(
-            f"There is a checkpoint named {name!r} already ({taken}); give another "
-            "name, or ask for it to be replaced."
-        )
-    copied = _copy(path, target)
-    if taken is not None and taken != target:
-        taken.unlink(missing_ok=True)
-    return copied
-
-
-def _recognise(path: Path) -> SamEntry | None:
-    """Return the SAM whose official file this is; hashed only if a length fits."""
-    length = path.stat().st_size
-    fitting = [entry for entry in SAMS.values() if entry.weights.bytes == length]
-    if not fitting:
-        return None
-    digest = file_digest(path)
-    return next((e for e in fitting if e.weights.sha256 == digest), None)
-
-
-def _copy(path: Path, target: Path) -> Path:
-    """Copy a file so that its target is either whole or not there."""
-    if target.exists() and target.samefile(path):
-        return target
-    make_room(target, path.stat().st_size)
-    try:
-        with atomic_path(target) as temporary:
-            shutil.copyfile(path, temporary)
-    except OSError as error:
-        raise WeightsError(
-            f"{path} could not be copied to {target}: {error.strerror}."
-        ) from error
-    return target
-
-
-def _place(weights: WeightsFile) -> Path:
+def place(weights: WeightsFile) -> Path:
     """Return where the file of these weights is, or will be."""
     if weights.bundled:
         return bundled.place(weights.name)
@@ -421,21 +312,6 @@ def file_digest(path: Path) -> str:
         raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _same_file(one: Path, other: Path) -> bool:
-    """Tell whether two files hold the same bytes."""
-    if one.stat().st_size != other.stat().st_size:
-        return False
-    return file_digest(one) == file_digest(other)
-
-
-def _stuck(path: Path, error: OSError) -> WeightsError:
-    """Return the refusal where a whole download cannot get its real name."""
-    return WeightsError(
-        f"{path} could not be put in place: {error.strerror or error}. Close other "
-        "programs that use it and try again; what was downloaded is kept."
-    )
-
-
 def _absent(entry: SamEntry) -> WeightsError:
     """Return the refusal for weights that are not on this computer."""
     if entry.weights.bundled:
@@ -448,7 +324,7 @@ def _absent(entry: SamEntry) -> WeightsError:
     )
 
 
-def _not_published(path: Path, entry: SamEntry) -> str:
+def not_published(path: Path, entry: SamEntry) -> str:
     """Return the sentence for a file that is not the published one."""
     return (
         f"{path} is not the published checkpoint of {entry.name} (its length or "
