@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from napari_medseg._types import Job, JobError, Progress
 from napari_medseg.batch.inputs import readable
 from napari_medseg.batch.ledger import FAILED
-from napari_medseg.batch.worker import Stopped, failed
+from napari_medseg.batch.turns import Stopped
+from napari_medseg.batch.worker import failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

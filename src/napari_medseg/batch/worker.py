@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from napari_medseg.batch.outputs import (
     write_stored_probabilities,
 )
 from napari_medseg.batch.stamps import Stamp, digest, stamp
+from napari_medseg.batch.turns import Queue, Stopped
 from napari_medseg.instances import labels_of, number_on
 from napari_medseg.io.containers import file_of
 from napari_medseg.io.images import read_image
@@ -38,11 +39,11 @@ from napari_medseg.large import is_large, segment_large_file
 from napari_medseg.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari_medseg._labels import BoolArray
-    from napari_medseg._types import FloatArray, Job, LabelArray
+    from napari_medseg._types import FloatArray, LabelArray
     from napari_medseg.batch.inputs import Work
     from napari_medseg.batch.outputs import Written
     from napari_medseg.batch.settings import BatchSettings
@@ -50,14 +51,9 @@ if TYPE_CHECKING:
     from napari_medseg.quality.estimating import Prepared
     from napari_medseg.quality.judging import Judgement
 
-T = TypeVar("T")
 
 FAULTS = (MedsegError, OSError, ValueError)
 """What readers and segmenters raise for reasons that are told in their message."""
-
-
-class Stopped(Exception):
-    """The run was stopped while an image was being segmented."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +141,7 @@ class ImageWorker:
             The run was stopped.
         """
         started = time.perf_counter()
-        queue = _Queue(self._turn, stopped)
+        queue = Queue(self._turn, stopped)
         try:
             row = self._segment(work, queue)
         except FAULTS as error:
@@ -161,7 +157,7 @@ class ImageWorker:
         seconds = time.perf_counter() - started - queue.waited
         return replace(row, seconds=seconds)
 
-    def _segment(self, work: Work, queue: _Queue) -> LedgerRow:
+    def _segment(self, work: Work, queue: Queue) -> LedgerRow:
         """Read, predict and write one image."""
         before, content = self._looked_at(work.source)
         quality = None
@@ -220,7 +216,7 @@ class ImageWorker:
                 "rights."
             ) from error
 
-    def _predict(self, image: ImageFile, queue: _Queue) -> _Predicted:
+    def _predict(self, image: ImageFile, queue: Queue) -> _Predicted:
         """Return what was found in all slices."""
         settings = self._settings
         labels, classes, kept = Slices(image), Slices(image), Slices(image)
@@ -254,7 +250,7 @@ class ImageWorker:
         )
 
     def _segment_large(
-        self, image: ImageFile, work: Work, queue: _Queue
+        self, image: ImageFile, work: Work, queue: Queue
     ) -> tuple[Written, str]:
         """Segment an image that does not fit into memory."""
         settings, classes = self._settings, self.described.classes
@@ -295,48 +291,6 @@ class ImageWorker:
     def _has_kinds(self) -> bool:
         """Whether each object is of one of several classes."""
         return len(self.described.classes) > 2 and self._settings.objects is not None
-
-
-class _Queue:
-    """Where an image waits for the segmenter, unless the run is stopped.
-
-    Parameters
-    ----------
-    turn : Lock
-        Held by the image whose turn it is.
-    stopped : callable
-        Whether the run is stopped.
-
-    Attributes
-    ----------
-    waited : float
-        Seconds.
-    """
-
-    def __init__(self, turn: Lock, stopped: Callable[[], bool]) -> None:
-        self.waited = 0.0
-        self._turn = turn
-        self._stopped = stopped
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for the turn, and hold it."""
-        asked = time.perf_counter()
-        with self._turn:
-            self.waited += time.perf_counter() - asked
-            if self._stopped():
-                raise Stopped
-            yield
-
-    def finish(self, job: Job[T]) -> T:
-        """Run a job to its end."""
-        while not self._stopped():
-            try:
-                next(job)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-        raise Stopped
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_medseg.models.convolution import convolution
 from napari_medseg.models.networks import Network
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Med2dSegNet(Network):
         blocks: int = BLOCKS,
     ) -> None:
         super().__init__()
-        self.stem = _convolution(in_channels, widths[0], stride=2)
+        self.stem = convolution(in_channels, widths[0], stride=2)
         entries = (widths[0], *widths[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -80,9 +81,7 @@ class Med2dSegNet(Network):
         )
         deeper = widths[:0:-1]
         self.joints = nn.ModuleList(
-            nn.Sequential(
-                _convolution(below + width, width), _convolution(width, width)
-            )
+            nn.Sequential(convolution(below + width, width), convolution(width, width))
             for below, width in zip(deeper, widths[-2::-1], strict=True)
         )
         self.head = nn.Conv2d(widths[0], classes, 1)
@@ -138,7 +137,7 @@ class MedBlock(nn.Module):
     def __init__(self, entering: int, leaving: int) -> None:
         super().__init__()
         inside = EXPANSION * entering
-        self.expand = _convolution(entering, inside, kernel=1)
+        self.expand = convolution(entering, inside, kernel=1)
         self.depthwise = DepthwiseConv(inside, KERNEL)
         self.norm = nn.BatchNorm2d(inside)
         self.reduce = nn.Sequential(
@@ -235,18 +234,6 @@ def _kernel_gradient(features: Tensor, gradient: Tensor, side: int) -> Tensor:
 def _depthwise(features: Tensor, weight: Tensor) -> Tensor:
     margin = weight.shape[-1] // 2
     return functional.conv2d(features, weight, padding=margin, groups=len(weight))
-
-
-def _convolution(
-    entering: int, leaving: int, kernel: int = 3, stride: int = 1
-) -> nn.Sequential:
-    """Return a convolution with normalisation and activation."""
-    margin = kernel // 2
-    return nn.Sequential(
-        nn.Conv2d(entering, leaving, kernel, stride, margin, bias=False),
-        nn.BatchNorm2d(leaving),
-        nn.ReLU(inplace=True),
-    )
 
 
 def _enlarge(features: Tensor, like: Tensor) -> Tensor:

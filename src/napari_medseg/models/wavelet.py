@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_medseg.models.convolution import convolution
 from napari_medseg.models.networks import Network
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ class _Decoder(nn.Module):
         super().__init__()
         pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
         self.enlarge = nn.ModuleList(
-            _convolution(lower, upper) for lower, upper in pairs
+            convolution(lower, upper) for lower, upper in pairs
         )
         self.levels = nn.ModuleList(_double(2 * upper, upper) for _, upper in pairs)
         self.head = nn.Conv2d(widths[0], classes, 1)
@@ -261,14 +262,4 @@ class _Decoder(nn.Module):
 
 def _double(entering: int, leaving: int) -> nn.Sequential:
     """Return two convolutions with normalisation and activation."""
-    return nn.Sequential(
-        _convolution(entering, leaving), _convolution(leaving, leaving)
-    )
-
-
-def _convolution(entering: int, leaving: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(entering, leaving, 3, padding=1, bias=False),
-        nn.BatchNorm2d(leaving),
-        nn.ReLU(inplace=True),
-    )
+    return nn.Sequential(convolution(entering, leaving), convolution(leaving, leaving))
