@@ -391,7 +391,7 @@ def _values(
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw Dice by number of images: a panel a set that has several, a line a method."""
+    """Draw Dice by number of images: a panel a set, a line a method."""
     import matplotlib
 
     matplotlib.use("Agg")
