@@ -79,6 +79,9 @@ NETWORKS = {
         },
         most=160,
     ),
+    "med2d-phase": Shelved(
+        {name: SOURCES[name] for name in ("cells-phase", "outline-phase")}, most=36
+    ),
 }
 """What is trained, by its name in the registry. All may be redistributed."""
 

@@ -1105,7 +1105,7 @@ def test_models_list_says_which_tuned_models_are_here(shelf: Path) -> None:
     }
     assert "DAPI" in tuned["nuclei-fluo"]["description"]
     networks = [row for row in rows if row["kind"] == "segmenter (trained)"]
-    assert [row["name"] for row in networks] == ["med2d-nuclei"]
+    assert [row["name"] for row in networks] == ["med2d-nuclei", "med2d-phase"]
 
 
 def test_models_info_of_a_tuned_model(shelf: Path, tuned: Tuned) -> None:

@@ -75,6 +75,7 @@ def test_the_shelf_of_specialists() -> None:
         "cells-phase",
         "outline-phase",
         "med2d-nuclei",
+        "med2d-phase",
     ]
     for name, entry in SPECIALISTS.items():
         assert entry.name == name

@@ -290,6 +290,14 @@ SPECIALISTS: Mapping[str, SpecialistEntry] = MappingProxyType(
             file="med2d-nuclei.medseg",
             method="med2d",
         ),
+        "med2d-phase": SpecialistEntry(
+            name="med2d-phase",
+            title="Phase-contrast cells, small network",
+            description="Cells in phase contrast, crowded or alone; a network of its "
+            "own, without SAM.",
+            file="med2d-phase.medseg",
+            method="med2d",
+        ),
     }
 )
 """Every trained model that comes with the package, by name."""
