@@ -1049,6 +1049,19 @@ def test_evaluate_ends_by_what_went_wrong(data: Path, out: Path) -> None:
     assert "cell 3_mask.tif has no partner" in result.stderr
 
 
+def test_evaluate_of_a_few_does_not_list_all_the_others(tmp_path: Path) -> None:
+    for folder, names in (("pred", "a"), ("truth", "abcdefgh")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            tifffile.imwrite(tmp_path / folder / f"{name}.tif", np.eye(32, dtype="u1"))
+    call = ["evaluate", "--pred", tmp_path / "pred", "--truth", tmp_path / "truth"]
+    result = command(*call)
+    assert result.exit_code == 0
+    assert result.stderr.count("Note:") == 4
+    assert "4 more" in result.stderr
+    assert len(json.loads(command(*call, "--json").stdout)["unmatched"]) == 7
+
+
 # --- models -----------------------------------------------------------------------
 
 

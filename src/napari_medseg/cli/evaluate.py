@@ -22,10 +22,13 @@ from napari_medseg.cli.run_file import LAYOUTS, check_layout
 from napari_medseg.io.idrid import LAYOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from napari_medseg._types import Job
     from napari_medseg.evaluation import Evaluation
+
+NAMED = 3
+"""Files without a partner that are named one by one."""
 
 
 def evaluate(
@@ -73,8 +76,7 @@ def evaluate(
         _print_evaluation(result)
     for reason in result.failures.values():
         typer.echo(f"Failed: {reason}", err=True)
-    for name in result.unmatched:
-        typer.echo(f"Note: {name} has no partner in the other folder.", err=True)
+    _tell_unmatched(result.unmatched)
     if layout == LAYOUT and not result.pooled:
         typer.echo(
             "Note: there are no probabilities, so no AUPR; segment --probabilities "
@@ -83,6 +85,15 @@ def evaluate(
         )
     if result.failures:
         raise typer.Exit(FAILED)
+
+
+def _tell_unmatched(names: Sequence[str]) -> None:
+    """Say which files were not scored; of many, the first ones and how many more."""
+    for name in names[:NAMED]:
+        typer.echo(f"Note: {name} has no partner in the other folder.", err=True)
+    if len(names) > NAMED:
+        more = len(names) - NAMED
+        typer.echo(f"Note: nor have {more} more; --json names all.", err=True)
 
 
 def _evaluating(
