@@ -102,7 +102,7 @@ def test_tune_is_narrow_from_the_list_to_the_card(viewer: Any) -> None:
     listener.on_done({"model": PATH, "report": REPORT, "suspects": []})
     assert form.card.isVisibleTo(form)
     assert_narrow(form, "with the card")
-    form._folded.expand(animate=False)
+    form._choice.folded.expand(animate=False)
     assert_narrow(form, "with the settings")
     form.source.choose_folders(Path(PATH), Path(PATH))
     assert_narrow(form, "from folders")

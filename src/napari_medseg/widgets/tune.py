@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import re
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,7 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QApplication,
-    QComboBox,
     QFileDialog,
-    QFormLayout,
     QHBoxLayout,
     QProgressBar,
     QPushButton,
@@ -23,26 +20,19 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medseg._config import config_class
 from napari_medseg._types import MedsegError, Progress
-from napari_medseg.models.methods import METHODS
-from napari_medseg.models.registry import SAMS
-from napari_medseg.models.weights import imported
 from napari_medseg.widgets._annotated import Row, pairs_of_layers, rows_of_layers
 from napari_medseg.widgets._card import Card
-from napari_medseg.widgets._combo import narrow
 from napari_medseg.widgets._command import save_annotated, train_command
 from napari_medseg.widgets._comparing import Comparing
 from napari_medseg.widgets._curve import Curve
 from napari_medseg.widgets._folded import Folded
-from napari_medseg.widgets._form import ConfigForm
 from napari_medseg.widgets._jobs import Relay, engine_of
 from napari_medseg.widgets._long_job import LongJob
+from napari_medseg.widgets._method_choice import MethodChoice
 from napari_medseg.widgets._models import tuned_folder
 from napari_medseg.widgets._opening import segment_form
-from napari_medseg.widgets._preferences import choose_sam, preferences
 from napari_medseg.widgets._preview import Preview
-from napari_medseg.widgets._reviewed_run import card_of
 from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
 from napari_medseg.widgets._suspects import SuspectLabels
@@ -52,9 +42,6 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_medseg.engine import Engine
-
-OWN = ("sam", "seed", "stop_at", "unlabelled_data", "device")
-"""Settings that the form has in other places, or that are no user's business."""
 
 
 class TuneWidget(QWidget):
@@ -90,22 +77,7 @@ class TuneWidget(QWidget):
         self.source.changed.connect(self._rows_are_old)
         self.curve = Curve()
         self.card = Card()
-        self._method = QComboBox()
-        self._method.setObjectName("method")
-        self._method.setToolTip("What is trained; the first suits most images")
-        for name, entry in METHODS.items():
-            self._method.addItem(entry.title, name)
-            self._method.setItemData(self._method.count() - 1, entry.description, 3)
-        self._sam = QComboBox()
-        self._sam.setObjectName("sam")
-        self._sam.setToolTip("The SAM underneath; nano comes with the plugin")
-        for name in (*SAMS, *imported()):
-            self._sam.addItem(SAMS[name].title if name in SAMS else name, name)
-        choose_sam(self._sam)
-        for control in (self._method, self._sam):
-            narrow(control)
-        self._about = Words("about the method")
-        self._choices = QFormLayout()
+        self._choice = MethodChoice()
         self._list = RowList()
         self._told = Words("told")
         self._bar = QProgressBar()
@@ -116,11 +88,8 @@ class TuneWidget(QWidget):
         self._job.cancelled.connect(lambda: self._tell("Cancelled; nothing is kept."))
         self._job.done.connect(self._on_done)
         self._job.ended.connect(self._on_ended)
-        self._settings: ConfigForm | None = None
-        self._folded = Folded("settings (need no touching)", QWidget())
-        self.comparing = Comparing(self._annotated, self._base, self._the_engine)
+        self.comparing = Comparing(self._annotated, self._choice.base, self._the_engine)
         self.comparing.taken.connect(self._on_taken)
-        self._method.currentIndexChanged.connect(self._on_method_changed)
         self._buttons = {
             name: _button(name, tip, slot)
             for name, tip, slot in (
@@ -136,17 +105,12 @@ class TuneWidget(QWidget):
         }
         self._lay_out()
         self._viewer.events.theme.connect(self._take_theme)
-        self._on_method_changed()
         self._set_state(running=False)
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
         layout.addWidget(self.source)
-        self._choices.addRow("method", self._method)
-        self._choices.addRow(self._about)
-        self._choices.addRow("SAM", self._sam)
-        layout.addLayout(self._choices)
-        layout.addWidget(self._folded)
+        layout.addWidget(self._choice)
         layout.addWidget(Folded("which method? try all of them", self.comparing))
         for names in (
             ("Check", "Tune", "Copy as command"),
@@ -184,26 +148,15 @@ class TuneWidget(QWidget):
     @property
     def method(self) -> str:
         """Name of the method."""
-        return str(self._method.currentData())
+        return self._choice.method
 
     def config(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults."""
-        values = self._settings.values() if self._settings else {}
-        base = self._base()
-        if not self._has_sam:
-            del base["sam"]
-        return {**base, **values}
-
-    def _base(self) -> dict[str, Any]:
-        """Return the SAM, and the device if the user prefers one."""
-        device = preferences().device
-        chosen = {} if device == "auto" else {"device": device}
-        return {"sam": self._sam.currentData(), **chosen}
+        return self._choice.config()
 
     def set_config(self, values: dict[str, Any]) -> None:
         """Show settings in the form."""
-        if self._settings is not None:
-            self._settings.set_values(values)
+        self._choice.set_config(values)
 
     def go_on_from(self, model: str) -> None:
         """Ask for a training that goes on from a tuned model, where there is a way.
@@ -213,37 +166,10 @@ class TuneWidget(QWidget):
         model : str
             A model file, or a name of the shelf.
         """
-        card = card_of(model)
-        method = METHODS.get(card.kind) if card is not None else None
-        # what adds to a model begins with that one, not with its own result
-        afresh = method is None or method.begins_with_a_model
-        known = () if method is None or afresh else fields(config_class(method.config))
-        if card is None or all(each.name != "start_from" for each in known):
+        if self._choice.go_on_from(model):
+            self._tell(f"Goes on from {model}.")
+        else:
             self._tell(f"Tune cannot go on from {model}; it begins afresh.")
-            return
-        self._method.setCurrentIndex(self._method.findData(card.kind))
-        sam = self._sam.findData(card.base.get("name"))
-        if sam >= 0:
-            self._sam.setCurrentIndex(sam)
-        same = ("prompts", "encoder_prompts")
-        kept = {name: card.config[name] for name in same if name in card.config}
-        self.set_config({**kept, "start_from": model})
-        self._tell(f"Goes on from {model}.")
-
-    def _on_method_changed(self) -> None:
-        if self._settings is not None:
-            self._folded.removeWidget(self._settings)
-            self._settings.deleteLater()
-        entry = METHODS[self.method]
-        self._settings = ConfigForm(config_class(entry.config), OWN)
-        self._folded.addWidget(self._settings)
-        self._about.setText(entry.description)
-        self._choices.setRowVisible(self._sam, self._has_sam)
-
-    @property
-    def _has_sam(self) -> bool:
-        """Whether the method tunes a SAM."""
-        return not METHODS[self.method].trains
 
     # --------------------------------------------------------------------- check
 
