@@ -316,6 +316,15 @@ def test_watching_is_in_the_line_too(form: Form, images: Path) -> None:
     assert "--watch" in line and "--probabilities" in line
 
 
+def test_mirrored_views_are_in_settings_and_line(form: Form, images: Path) -> None:
+    form.widget.choose(images)
+    form.widget.choice.models.choose("nuclei-fluo")
+    form.control("mirrored").setChecked(True)
+    form.press("start")
+    assert form.asked["settings"]["mirrored"] is True
+    assert "--mirrored" in form.asked["command"]
+
+
 def test_a_cluster_takes_the_place_of_processes(form: Form, images: Path) -> None:
     form.widget.choose(images)
     form.control("workers").setRange(1, 4)

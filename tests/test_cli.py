@@ -24,6 +24,7 @@ import napari_medseg
 from napari_medseg import PromptTuning, load, read_image, read_pairs, train
 from napari_medseg.batch import read_ledger
 from napari_medseg.batch.ledger import DONE
+from napari_medseg.inference import open_segmenter
 from napari_medseg.io.images import read_annotation
 from napari_medseg.io.model_file import read_card
 from napari_medseg.models import bundled
@@ -1150,6 +1151,23 @@ def test_segment_by_a_tuned_model_of_the_package(
     result = command(*call, "cells-phase", "--out", out / "missing")
     assert_refused(result, "cells-phase.medseg is missing", "install napari-medseg")
     assert not (out / "missing").exists()
+
+
+def test_segment_by_mirrored_views(tuned: Tuned, data: Path, out: Path) -> None:
+    path = data / "images" / "cell 0.tif"
+    call = ["segment", path, "--model", tuned.model, "--out", out / "labels"]
+    result = command(*call, "--mirrored")
+    assert result.exit_code == 0, result.output
+    found = read_annotation(out / "labels" / "cell 0.tif").labels
+    segmenter = open_segmenter(str(tuned.model), mirrored=True)
+    wanted = segmenter.predict(read_image(path).plane()).labels
+    assert np.array_equal(found, wanted)
+    # plain views are another run, which does not mix with this one
+    assert_refused(command(*call), "--redo")
+    assert_refused(
+        command("segment", path, "--model", "otsu", "--out", out, "--mirrored"),
+        "otsu cannot see images mirrored",
+    )
 
 
 def test_models_info_of_a_file(tuned: Tuned) -> None:

@@ -159,6 +159,53 @@ def test_missing_pixels_are_dark_and_harm_no_other() -> None:
     np.testing.assert_allclose(found[far], whole[far], atol=0.02)
 
 
+# --- mirrored views
+
+
+def lopsided(windows: torch.Tensor) -> torch.Tensor:
+    """`brightness`, but the more certain, the farther down and to the right."""
+    height, width = windows.shape[2:]
+    down = torch.linspace(-1, 1, height)[:, None]
+    across = torch.linspace(-2, 2, width)
+    logits = brightness(windows)
+    logits[:, 1] += down + across
+    return logits
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (37, 53), (150, 100)])
+def test_mirrored_views_are_the_mean_over_four_mirrored_images(
+    shape: tuple[int, int],
+) -> None:
+    image = picture(*shape)
+    # whole images that fill their windows mirror as the windows do
+    whole = plan(64) if shape == (64, 64) else plan(64, max(shape))
+    found, _ = predict_probabilities(
+        image, lopsided, GREY, replace(whole, mirrored=True)
+    )
+    views = []
+    for axes in ((), (1,), (2,), (1, 2)):
+        seen = np.flip(image, axes).copy()
+        view, _ = predict_probabilities(seen, lopsided, GREY, whole)
+        views.append(np.flip(view, axes))
+    wanted = np.mean(views, axis=0)
+    if shape == (64, 64):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    # of others the margin lies elsewhere
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+    one, _ = predict_probabilities(image, lopsided, GREY, whole)
+    truth = expected(image)
+    assert abs(found[1] - truth).max() < abs(one[1] - truth).max()
+
+
+def test_mirrored_views_stay_where_memory_ran_out() -> None:
+    image = picture(150, 100)
+    start = replace(plan(256, batch=2), device=torch.device("meta"), mirrored=True)
+    network = Failing(3)
+    _, note = predict_probabilities(image, network, GREY, start)
+    assert [device for _, _, device in network.tried].count("cpu") == 4
+    assert "processor was used" in note
+
+
 # --- when memory runs out
 
 OUT_OF_MEMORY = [
@@ -462,6 +509,29 @@ def test_a_network_of_the_shelf_is_small_and_takes_grey_and_colour(name: str) ->
     # of colours it sees red alone
     colours = np.concatenate([grey, 1 - grey, np.zeros_like(grey)])
     np.testing.assert_array_equal(segmenter.predict(colours).probabilities, found)
+
+
+def test_a_model_that_sees_images_mirrored(
+    model_file: ModelFile, checkpoint: Path, tmp_path: Path
+) -> None:
+    plain = Segmenter(model_file, "cpu", str(checkpoint))
+    path = plain.save(tmp_path / "kerne.medseg")
+    mirrored = open_segmenter(str(path), "cpu", mirrored=True)
+    image = picture(64, 64)
+    found = mirrored.predict(image).probabilities
+    views = []
+    for axes in ((), (1,), (2,), (1, 2)):
+        view = plain.predict(np.flip(image, axes).copy()).probabilities
+        views.append(np.flip(view, axes))
+    np.testing.assert_allclose(found, np.mean(views, axis=0), atol=1e-3)
+    # results of the one are not taken for those of the other
+    assert mirrored.identity != plain.identity
+
+
+@pytest.mark.parametrize("name", ["otsu", "everything", "phrase:cells"])
+def test_what_is_no_model_does_not_see_images_mirrored(name: str) -> None:
+    with pytest.raises(InputError, match="cannot see images mirrored"):
+        open_segmenter(name, "cpu", mirrored=True)
 
 
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:

@@ -701,6 +701,27 @@ def test_the_copied_line_has_the_settings(viewer: Any, tmp_path: Path) -> None:
     assert "--instances" not in QApplication.clipboard().text()
 
 
+def test_mirrored_views_are_for_models(viewer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, squares())
+    viewer.open(path, plugin="napari")
+    form = docked(viewer)
+    box = form.control("mirrored")
+    form.widget.models.choose("nuclei-fluo")
+    assert box.isEnabled() and not box.isChecked()
+    box.setChecked(True)
+    form.press("copy")
+    assert " --mirrored " in QApplication.clipboard().text()
+    # it stays chosen, but a threshold has nothing of it
+    form.widget.models.choose("otsu")
+    assert not box.isEnabled()
+    form.press("copy")
+    assert "--mirrored" not in QApplication.clipboard().text()
+    form.widget.models.choose("nuclei-fluo")
+    form.press("segment")
+    assert form.engine.jobs.pop(0)[1]["mirrored"] is True
+
+
 def test_notes_stay_to_be_read(viewer: Any) -> None:
     viewer.add_image(squares(2))
     form = docked(viewer)

@@ -32,6 +32,8 @@ class OverlappingSegmenter:
         Of the kind ``lesions``.
     device : {"auto", "cpu", "cuda", "mps"}
         Where to compute.
+    mirrored : bool
+        As for `napari_medseg.inference.Segmenter`.
 
     Attributes
     ----------
@@ -46,7 +48,13 @@ class OverlappingSegmenter:
 
     overlapping: ClassVar[bool] = True
 
-    def __init__(self, model_file: model_files.ModelFile, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model_file: model_files.ModelFile,
+        device: str = "auto",
+        *,
+        mirrored: bool = False,
+    ) -> None:
         self.model_file = model_file
         self.classes = model_file.card.classes
         self.parts = parts_of(model_file)
@@ -55,7 +63,10 @@ class OverlappingSegmenter:
             self.preparation = from_dict(Preparation, found or {}, "the preparation")
         except InputError as error:
             raise ModelFileError(f"The model file cannot be used: {error}") from error
-        self.segmenters = [Segmenter(part.model_file, device) for part in self.parts]
+        self.segmenters = [
+            Segmenter(part.model_file, device, mirrored=mirrored) for part in self.parts
+        ]
+        self.mirrored = mirrored
         self.thresholds = [part.threshold for part in self.parts]
         self.shares = [part.share for part in self.parts]
 
@@ -95,8 +106,9 @@ class OverlappingSegmenter:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the model file."""
-        return model_files.digest(self.model_file)
+        """SHA-256 of the model file, and how images are seen, if not as usual."""
+        digest = model_files.digest(self.model_file)
+        return f"{digest}, mirrored" if self.mirrored else digest
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model file; it is there whole or not at all."""

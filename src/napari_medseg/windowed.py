@@ -33,6 +33,9 @@ Network = Callable[[Tensor], Tensor]
 SMALLEST_SIZE = 128
 """Windows are not made smaller than this, in pixels of the network's input."""
 
+MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
+"""Axes of windows ``(B, C, S, S)`` that are turned round: all four ways."""
+
 GPU_BATCH = 8
 """Windows a batch on a GPU, to begin with; on a processor one is as quick as many."""
 
@@ -53,6 +56,8 @@ class Plan:
         What was made smaller, in words; empty for the first plan.
     first : Framing or None
         The windows to begin with, where they were made smaller since.
+    mirrored : bool
+        Whether each window is seen mirrored in four ways, of which the mean is taken.
     """
 
     framing: Framing
@@ -60,6 +65,7 @@ class Plan:
     device: torch.device
     note: str = ""
     first: Framing | None = None
+    mirrored: bool = False
 
     def smaller(self) -> Plan | None:
         """Return the next plan to try, or None where there is none."""
@@ -77,11 +83,13 @@ class Plan:
             )
         if self.device.type != "cpu":
             # the processor mostly has more memory, and whole windows see more
-            return Plan(
-                self.first or framing,
-                1,
-                torch.device("cpu"),
-                "Memory of the graphics card ran out, so the processor was used.",
+            return replace(
+                self,
+                framing=self.first or framing,
+                batch=1,
+                device=torch.device("cpu"),
+                note="Memory of the graphics card ran out, so the processor was used.",
+                first=None,
             )
         return None
 
@@ -221,16 +229,24 @@ def _bands(
         windows = [
             _window(pixels, box, normalisation, found, plan.framing) for box in group
         ]
-        with torch.inference_mode(), autocast(plan.device):
-            logits = network(torch.stack(windows).to(plan.device)).cpu()
-        for each, box in zip(logits, group, strict=True):
-            blender = blender or Blender(len(each), width)
-            probabilities = plan.framing.unwindow(each, box).softmax(dim=0)
-            blender.add(probabilities.numpy(), box)
+        for each, box in zip(_views(network, windows, plan), group, strict=True):
+            blender = blender or Blender(each.shape[1], width)
+            shares = [plan.framing.unwindow(view, box).softmax(dim=0) for view in each]
+            mean = shares[0] if len(shares) == 1 else torch.stack(shares).mean(dim=0)
+            blender.add(mean.numpy(), box)
         below = boxes[start + plan.batch : start + plan.batch + 1]
         bottom = below[0].top if below else height
         if blender is not None and bottom > blender.top:
             yield blender.take(bottom)
+
+
+def _views(network: Network, windows: list[Tensor], plan: Plan) -> Tensor:
+    """Return logits ``(B, V, K, h, w)`` of windows, as each of V views gives them."""
+    batch = torch.stack(windows).to(plan.device)
+    views = MIRRORINGS if plan.mirrored else MIRRORINGS[:1]
+    with torch.inference_mode(), autocast(plan.device):
+        logits = [network(batch.flip(axes)).flip(axes).cpu() for axes in views]
+    return torch.stack(logits, dim=1)
 
 
 def _window(

@@ -138,8 +138,8 @@ class Recipe:
         """
         values = to_dict(settings)
         apart = ("model", "device", "base", "references", "reference_masks")
-        # the identity tells which channel is seen alone
-        for name in (*apart, "alone"):
+        # the identity tells how images are seen
+        for name in (*apart, "alone", "mirrored"):
             del values[name]
         values["formats"] = sorted(values["formats"])
         if not settings.masks:

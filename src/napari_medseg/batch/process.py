@@ -36,7 +36,7 @@ def open_model(settings: BatchSettings) -> AnySegmenter:
     Parameters
     ----------
     settings : BatchSettings
-        Model, device, base, and which channel is seen alone.
+        Model, device, base, and how images are seen.
 
     Returns
     -------
@@ -49,13 +49,17 @@ def open_model(settings: BatchSettings) -> AnySegmenter:
         As for `napari_medseg.inference.open_segmenter`.
     """
     quick = open_classical(settings.model)
-    if quick is not None and not settings.alone:
+    if quick is not None and not settings.alone and not settings.mirrored:
         return quick
     # torch takes seconds, which a worker spends on it only where it is needed
     from napari_medseg.inference import open_segmenter
 
     return open_segmenter(
-        settings.model, settings.device, settings.base, settings.alone
+        settings.model,
+        settings.device,
+        settings.base,
+        settings.alone,
+        mirrored=settings.mirrored,
     )
 
 

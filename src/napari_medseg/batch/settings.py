@@ -16,8 +16,8 @@ class BatchSettings:
 
     Attributes
     ----------
-    model, device, base, alone, objects, classes, formats, probabilities, masks,
-    references, reference_masks
+    model, device, base, alone, mirrored, objects, classes, formats, probabilities,
+    masks, references, reference_masks
         See the help text of each field.
     """
 
@@ -30,6 +30,9 @@ class BatchSettings:
         "",
         "Where a channel was added to the model: see the old channel alone, or the new",
         choices=("", "old", "new"),
+    )
+    mirrored: bool = setting(
+        False, "See each image mirrored in four ways, and take the mean"
     )
     objects: ObjectConfig | None = setting(  # noqa: RUF009  (it is a field)
         None, "How objects are found; without it, classes are written"

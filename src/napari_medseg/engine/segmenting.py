@@ -29,9 +29,10 @@ def segment(arguments: Message, context: Context) -> Job[dict[str, Any]]:
     ----------
     arguments : dict
         ``key``: the image's name; ``image``: ``float32 (C, Y, X)``; ``model``: a name
-        or a model file; ``device``; ``objects``: settings of `ObjectConfig`, or None
-        for classes; ``classes``: settings of `ClassConfig`, may be left out;
-        ``phrase``: of a phrase, as `napari_medseg.engine.phrasing.cut` takes it.
+        or a model file; ``device``; ``mirrored``: whether the image is seen mirrored,
+        too; ``objects``: settings of `ObjectConfig`, or None for classes; ``classes``:
+        settings of `ClassConfig`, may be left out; ``phrase``: of a phrase, as
+        `napari_medseg.engine.phrasing.cut` takes it.
     context : Context
         Keeps segmenter and probabilities.
 
@@ -74,7 +75,7 @@ def opened(arguments: Message, context: Context) -> AnySegmenter:
     Parameters
     ----------
     arguments : dict
-        ``model`` and ``device``.
+        ``model``, ``device`` and ``mirrored``.
     context : Context
         Keeps it.
 
@@ -84,12 +85,13 @@ def opened(arguments: Message, context: Context) -> AnySegmenter:
         Ready to predict.
     """
     model, device = arguments["model"], arguments["device"]
+    mirrored = bool(arguments.get("mirrored", False))
     if is_phrase(model):
         return phrasing.opened(model, device, context)
     segmenter: AnySegmenter = context.shelf.made(
         "segmenter",
-        f"{device} {_fingerprint(model)}",
-        lambda: open_segmenter(model, device),
+        f"{device} {_fingerprint(model)}{' mirrored' * mirrored}",
+        lambda: open_segmenter(model, device, mirrored=mirrored),
     )
     return segmenter
 

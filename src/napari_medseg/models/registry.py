@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from napari_medseg.models.naming import unknown
+from napari_medseg.models.phrase_settings import is_phrase
 from napari_medseg.models.weights_file import WeightsFile
 
 if TYPE_CHECKING:
@@ -356,6 +357,16 @@ def lookup(name: str) -> SamEntry:
     if entry is None:
         raise unknown("SAM", name, SAMS)
     return entry
+
+
+def is_network(name: str) -> bool:
+    """Tell whether a name or file is that of a model, which sees windows of an image.
+
+    Thresholds, SAM everything and phrases are none.
+    """
+    return (
+        name not in CLASSICAL and everything_sam(name) is None and not is_phrase(name)
+    )
 
 
 def everything_name(sam: str) -> str:

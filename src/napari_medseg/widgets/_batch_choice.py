@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from napari_medseg.io.exports import FORMATS, has_parquet
 from napari_medseg.widgets._combo import combo
 from napari_medseg.widgets._folded import Folded
+from napari_medseg.widgets._mirrored import is_mirrored, mirrored_box
 from napari_medseg.widgets._models import ModelChoice
 from napari_medseg.widgets._preferences import preferences
 from napari_medseg.widgets._sliders import CONFIGS, LabelSliders
@@ -74,6 +75,7 @@ class BatchChoice(QWidget):
         self._probabilities = QCheckBox("probabilities of the classes")
         self._probabilities.setObjectName("probabilities")
         self._probabilities.setToolTip("Images of 32 bits: they take much room")
+        self._mirrored = mirrored_box(self.models)
         self._workers = QSpinBox()
         self._workers.setObjectName("workers")
         self._workers.setRange(1, max(1, os.cpu_count() or 1))
@@ -97,6 +99,7 @@ class BatchChoice(QWidget):
         inside = QVBoxLayout(settings)
         inside.setContentsMargins(0, 0, 0, 0)
         inside.addWidget(self._sliders)
+        inside.addWidget(self._mirrored)
         inside.addLayout(workers)
         written = QWidget()
         inside = QVBoxLayout(written)
@@ -131,6 +134,7 @@ class BatchChoice(QWidget):
         return {
             "model": self.models.model,
             "device": preferences().device,
+            "mirrored": is_mirrored(self._mirrored),
             **labels,
             self._sliders.kind: self._sliders.values(),
             "formats": self.formats,
@@ -159,6 +163,7 @@ class BatchChoice(QWidget):
         for name, box in self._formats.items():
             box.setChecked(name in settings.get("formats", ()))
         self._probabilities.setChecked(bool(settings.get("probabilities", False)))
+        self._mirrored.setChecked(bool(settings.get("mirrored", False)))
         self._workers.setValue(workers)
         self._cluster.setText(cluster)
 

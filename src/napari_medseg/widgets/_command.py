@@ -70,6 +70,7 @@ def segment_command(
     objects: Mapping[str, Any] | None,
     classes: Mapping[str, Any] | None = None,
     device: str = "auto",
+    mirrored: bool = False,
     formats: Sequence[str] = (),
     probabilities: bool = False,
     workers: int = 1,
@@ -92,6 +93,8 @@ def segment_command(
         Settings of classes.
     device : str
         Where to compute.
+    mirrored : bool
+        Whether each image is seen mirrored in four ways.
     formats : sequence of str
         What is written beside the labels.
     probabilities : bool
@@ -114,6 +117,7 @@ def segment_command(
     words += _options(classes or {})
     if device != "auto":
         words += ["--device", device]
+    words += ["--mirrored"] if mirrored else []
     if formats:
         words += ["--export", ",".join(formats)]
     if probabilities:

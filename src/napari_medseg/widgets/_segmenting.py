@@ -65,6 +65,8 @@ class Order:
         Where to compute.
     title : str
         Name of the segmenter.
+    mirrored : bool
+        Whether each image is seen mirrored in four ways.
     """
 
     parts: tuple[Part, ...]
@@ -72,6 +74,7 @@ class Order:
     how: Mapping[str, Any]
     device: str = "auto"
     title: str = ""
+    mirrored: bool = False
 
     @property
     def layers(self) -> list[Image]:
@@ -250,6 +253,7 @@ class SegmentRun(QObject):
             "folder": str(folder),
             "model": order.model,
             "device": order.device,
+            "mirrored": order.mirrored,
             **order.how,
         }
         self._task = self._engine.submit("segment_stored", arguments, relay)
@@ -341,6 +345,7 @@ def _question(
         "image": image,
         "model": order.model,
         "device": order.device,
+        "mirrored": order.mirrored,
         **how,
     }
 

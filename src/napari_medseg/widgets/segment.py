@@ -22,6 +22,7 @@ from napari_medseg.widgets._command import segment_command
 from napari_medseg.widgets._jobs import Activity, engine_of
 from napari_medseg.widgets._large import is_large
 from napari_medseg.widgets._layers import all_slices, region_in_view, slice_in_view
+from napari_medseg.widgets._mirrored import is_mirrored, mirrored_box
 from napari_medseg.widgets._models import ModelChoice, phrases
 from napari_medseg.widgets._phrase import PhrasePanel
 from napari_medseg.widgets._preferences import preferences
@@ -86,6 +87,7 @@ class SegmentWidget(QWidget):
             "result", RESULTS, "One value for each class, or for each object"
         )
         self._result.currentTextChanged.connect(self._on_result_changed)
+        self._mirrored = mirrored_box(self.models)
         self._sliders = LabelSliders()
         self._sliders.changed.connect(self._relabel)
         self.files = SaveButtons(lambda: self._results.layers, self._the_engine, self)
@@ -108,6 +110,7 @@ class SegmentWidget(QWidget):
         form.addRow("model", self.models)
         form.addRow("what", self._scope)
         form.addRow("result", self._result)
+        form.addRow(self._mirrored)
         row = QHBoxLayout()
         row.addWidget(self._button)
         row.addWidget(self._cancel)
@@ -224,6 +227,7 @@ class SegmentWidget(QWidget):
             self.how(),
             device=preferences().device,
             title=self.phrase.title(model, title),
+            mirrored=is_mirrored(self._mirrored),
         )
         self.phrase.begin(order)
         run = self._new_run()
@@ -317,6 +321,7 @@ class SegmentWidget(QWidget):
             objects=objects,
             classes=None if objects else self._sliders.changed_values(),
             device=preferences().device,
+            mirrored=is_mirrored(self._mirrored),
         )
         QApplication.clipboard().setText(line)
         self._tell(f"Copied: {line}")
