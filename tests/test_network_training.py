@@ -240,7 +240,28 @@ def test_windows_have_the_resolution_of_the_images() -> None:
     coarser = study_of(ClassGoal(pairs(2)), replace(QUICK, reduction=2))
     assert coarser.view_config.framing.scale == 0.5
     with pytest.raises(InputError, match="multiple of 16"):
-        study_of(ClassGoal(pairs(2)), replace(QUICK, window=100))
+        study_of(ClassGoal(pairs(2)), replace(QUICK, window=SIZE + 4))
+
+
+def test_no_window_is_larger_than_the_images() -> None:
+    study = study_of(ClassGoal(pairs(2)), replace(QUICK, window=1024))
+    framing = study.view_config.framing
+    assert framing.size == 96  # for images 74 pixels across
+    assert framing.scale == 1.0
+
+
+def test_large_objects_are_seen_coarsely_unless_it_is_said_otherwise() -> None:
+    mask = np.zeros((512, 512), np.int32)
+    mask[100:400, 100:400] = 1
+    image = np.zeros((1, 512, 512), np.float32)
+    large = gather([Pair("one", image, mask)])
+    framing = study_of(ClassGoal(large), QUICK).view_config.framing
+    assert framing.scale == 1 / 4
+    # 512 pixels are 128 then
+    whole = replace(QUICK, window=256)
+    assert study_of(ClassGoal(large), whole).view_config.framing.size == 128
+    fine = study_of(ClassGoal(large), replace(QUICK, reduction=1)).view_config.framing
+    assert fine.scale == 1.0
 
 
 def test_a_damaged_model_file_is_refused() -> None:

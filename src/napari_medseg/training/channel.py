@@ -103,7 +103,7 @@ class NewChannel:
         channels = channels_of(old.channels, pairs.channels, self.config.add_channel)
         return replace(old, channels=channels)
 
-    def framing(self, shapes: Iterable[tuple[int, int]]) -> Framing:
+    def framing(self, pairs: Pairs) -> Framing:
         """Return the windows of the old model."""
         return from_dict(Framing, self.file.card.framing, "the old model's framing")
 

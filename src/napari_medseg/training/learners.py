@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -12,11 +13,10 @@ from napari_medseg.models.framing import Framing
 from napari_medseg.models.networks import network_class
 from napari_medseg.models.prompts import PromptedDecoder, PromptedSam
 from napari_medseg.models.sam import stride_of
+from napari_medseg.training.coarseness import fitting_reduction
 from napari_medseg.training.pretrained import read_pretrained, read_published
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from segment_anything.modeling import Sam
     from torch import Tensor, nn
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 VIEWS = {"nano": 3}
 """Changed views an image, by kind of SAM; larger ones take seconds to embed one."""
+
+
+STRIDE = 32
+"""Sides of windows are multiples of this, which every network can halve."""
+
+SMALLEST_WINDOW = 64
+"""The smallest side of a window."""
 
 
 class Learner(Protocol):
@@ -67,8 +74,8 @@ class Learner(Protocol):
         """Return which channels it sees, and how they are scaled."""
         ...
 
-    def framing(self, shapes: Iterable[tuple[int, int]]) -> Framing:
-        """Return the windows for images of these heights and widths."""
+    def framing(self, pairs: Pairs) -> Framing:
+        """Return the windows for images such as these."""
         ...
 
     def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
@@ -179,10 +186,10 @@ class AdaptedSam:
         """Return the three channels that SAM sees."""
         return pairs.normalisation()
 
-    def framing(self, shapes: Iterable[tuple[int, int]]) -> Framing:
+    def framing(self, pairs: Pairs) -> Framing:
         """Return windows that show whole images, where that is not too coarse."""
         size = self.working_size or self.backbone.working_size
-        return Framing.for_images(shapes, size)
+        return Framing.for_images([pair.annotation.shape for pair in pairs], size)
 
     def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
         """Embed a window."""
@@ -251,10 +258,13 @@ class WholeNetwork:
         """Return all channels of the images."""
         return Normalisation.of_all_channels(pairs.channels, pairs.rgb)
 
-    def framing(self, shapes: Iterable[tuple[int, int]]) -> Framing:
-        """Return windows at the resolution of the images, or coarser as asked for."""
-        side = self.config.window
-        return Framing(tile=side * self.config.reduction, size=side)
+    def framing(self, pairs: Pairs) -> Framing:
+        """Return windows as coarse as the objects allow, or as was asked for."""
+        reduction = self.config.reduction or fitting_reduction(pairs)
+        longest = max(max(pair.annotation.shape) for pair in pairs)
+        # a window that is larger than an image would be mostly margin
+        side = min(self.config.window, _rounded_up(longest / reduction))
+        return Framing(tile=side * reduction, size=side)
 
     def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
         """Return the window as it is."""
@@ -275,3 +285,8 @@ class WholeNetwork:
     def untuned(self, classes: int) -> nn.Module | None:
         """Return None: before training it knows nothing."""
         return None
+
+
+def _rounded_up(pixels: float) -> int:
+    """Return the side of a window for so many pixels, as every network takes it."""
+    return max(SMALLEST_WINDOW, math.ceil(pixels / STRIDE) * STRIDE)

@@ -35,10 +35,16 @@ class NetworkTraining(TrainingSettings):
         None, "Peak learning rate; by default 0.002.", ge=0.0
     )
     window: int = setting(
-        256, "Side of a window, in pixels of the network's input.", ge=64, le=2048
+        256,
+        "Side of a window, in pixels of the network's input; less for small images.",
+        ge=64,
+        le=2048,
     )
-    reduction: int = setting(
-        1, "Pixels of the image per pixel of the input: 2 sees twice as far.", ge=1
+    reduction: int | None = setting(
+        None,
+        "Pixels of the image per pixel of the input: 2 sees twice as far. By default "
+        "as many as the thickness of the annotated objects allows.",
+        ge=1,
     )
     augmentation: str = setting(
         "all",

@@ -114,7 +114,7 @@ class Study(Generic[LearnerT, SettingsT]):
         self.objective = objective
         self.device = resolve_device(config.device)
         self.normalisation = learner.normalisation(pairs)
-        framing = learner.framing([pair.annotation.shape for pair in pairs])
+        framing = learner.framing(pairs)
         self.view_config = ViewConfig(
             framing, goal.classes, learner.shrink, config.seed, learner.augmentation
         )
