@@ -316,13 +316,21 @@ def test_watching_is_in_the_line_too(form: Form, images: Path) -> None:
     assert "--watch" in line and "--probabilities" in line
 
 
-def test_mirrored_views_are_in_settings_and_line(form: Form, images: Path) -> None:
+@pytest.mark.parametrize("name", ["mirrored", "masks"])
+def test_what_is_ticked_is_in_settings_and_line(
+    form: Form, images: Path, name: str
+) -> None:
     form.widget.choose(images)
     form.widget.choice.models.choose("nuclei-fluo")
-    form.control("mirrored").setChecked(True)
+    form.control(name).setChecked(True)
     form.press("start")
-    assert form.asked["settings"]["mirrored"] is True
-    assert "--mirrored" in form.asked["command"]
+    assert form.asked["settings"][name] is True
+    assert f"--{name}" in form.asked["command"]
+    form.end()
+    form.control(name).setChecked(False)
+    form.press("start")
+    assert form.asked["settings"][name] is False
+    assert f"--{name}" not in form.asked["command"]
 
 
 def test_a_cluster_takes_the_place_of_processes(form: Form, images: Path) -> None:

@@ -75,6 +75,9 @@ class BatchChoice(QWidget):
         self._probabilities = QCheckBox("probabilities of the classes")
         self._probabilities.setObjectName("probabilities")
         self._probabilities.setToolTip("Images of 32 bits: they take much room")
+        self._masks = QCheckBox("a mask of each class")
+        self._masks.setObjectName("masks")
+        self._masks.setToolTip("Of models whose classes may overlap, such as lesions")
         self._mirrored = mirrored_box(self.models)
         self._workers = QSpinBox()
         self._workers.setObjectName("workers")
@@ -105,7 +108,7 @@ class BatchChoice(QWidget):
         inside = QVBoxLayout(written)
         inside.setContentsMargins(0, 0, 0, 0)
         inside.addWidget(QLabel("label images (TIFF) always, and"))
-        for box in (*self._formats.values(), self._probabilities):
+        for box in (*self._formats.values(), self._probabilities, self._masks):
             inside.addWidget(box)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -139,6 +142,7 @@ class BatchChoice(QWidget):
             self._sliders.kind: self._sliders.values(),
             "formats": self.formats,
             "probabilities": self._probabilities.isChecked(),
+            "masks": self._masks.isChecked(),
         }
 
     def for_command(self) -> dict[str, Any]:
@@ -163,6 +167,7 @@ class BatchChoice(QWidget):
         for name, box in self._formats.items():
             box.setChecked(name in settings.get("formats", ()))
         self._probabilities.setChecked(bool(settings.get("probabilities", False)))
+        self._masks.setChecked(bool(settings.get("masks", False)))
         self._mirrored.setChecked(bool(settings.get("mirrored", False)))
         self._workers.setValue(workers)
         self._cluster.setText(cluster)

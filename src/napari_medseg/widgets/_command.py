@@ -73,6 +73,7 @@ def segment_command(
     mirrored: bool = False,
     formats: Sequence[str] = (),
     probabilities: bool = False,
+    masks: bool = False,
     workers: int = 1,
     cluster: str = "",
     watch: bool = False,
@@ -99,6 +100,8 @@ def segment_command(
         What is written beside the labels.
     probabilities : bool
         Whether class probabilities are written, too.
+    masks : bool
+        Whether a mask of each class is written, too.
     workers : int
         Processes.
     cluster : str
@@ -122,6 +125,7 @@ def segment_command(
         words += ["--export", ",".join(formats)]
     if probabilities:
         words += ["--probabilities"]
+    words += ["--masks"] if masks else []
     if cluster:
         words += ["--cluster", cluster]
     elif workers > 1:
