@@ -307,6 +307,12 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="No trainings.")] = False,
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
     out: Annotated[Path, typer.Option("--json", help="Where figures go.")] = RESULTS,
+    parts: Annotated[
+        str,
+        typer.Option(
+            help="Only these, by commas; the rest is kept as the file has it."
+        ),
+    ] = "",
     only: Annotated[str, typer.Option(hidden=True)] = "",
     work: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -319,8 +325,11 @@ def main(
         typer.echo(json.dumps(found))
         return
     raw: dict[str, dict[str, float]] = {}
+    names = list(QUICK if quick else FULL)
+    if parts:
+        raw, names = json.loads(out.read_text())["raw"], parts.split(",")
     with tempfile.TemporaryDirectory() as folder:
-        for name in QUICK if quick else FULL:
+        for name in names:
             command = [sys.executable, __file__, "--data", str(data), "--only", name]
             command += ["--work", folder, "--threads", str(threads)]
             # nothing is embedded before: neither here nor by another program
