@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_medseg._types import JobError
-from napari_medseg.io.normalise import Limits, Normalisation, apply_limits, limits
+from napari_medseg.io.normalise import Normalisation, apply_limits, limits
 from napari_medseg.io.pixels import ArrayPixels
 from napari_medseg.models.backbone import autocast
 from napari_medseg.models.devices import is_out_of_memory
@@ -33,8 +33,8 @@ Network = Callable[[Tensor], Tensor]
 SMALLEST_SIZE = 128
 """Windows are not made smaller than this, in pixels of the network's input."""
 
-MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
-"""Axes of windows ``(B, C, S, S)`` that are turned round: all four ways."""
+MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))
+"""Axes of a piece ``(C, h, w)`` of an image that are turned round: all four ways."""
 
 GPU_BATCH = 8
 """Windows a batch on a GPU, to begin with; on a processor one is as quick as many."""
@@ -226,13 +226,18 @@ def _bands(
     blender: Blender | None = None
     for start in range(0, len(boxes), plan.batch):
         group = boxes[start : start + plan.batch]
-        windows = [
-            _window(pixels, box, normalisation, found, plan.framing) for box in group
+        # only the pixels of these windows, by the limits of the whole image
+        pieces = [
+            apply_limits(pixels.region(*box.slices), normalisation, found)
+            for box in group
         ]
-        for each, box in zip(_views(network, windows, plan), group, strict=True):
-            blender = blender or Blender(each.shape[1], width)
-            shares = [plan.framing.unwindow(view, box).softmax(dim=0) for view in each]
+        views = [
+            _probabilities(network, pieces, group, axes, plan)
+            for axes in (MIRRORINGS if plan.mirrored else MIRRORINGS[:1])
+        ]
+        for box, *shares in zip(group, *views, strict=True):
             mean = shares[0] if len(shares) == 1 else torch.stack(shares).mean(dim=0)
+            blender = blender or Blender(len(mean), width)
             blender.add(mean.numpy(), box)
         below = boxes[start + plan.batch : start + plan.batch + 1]
         bottom = below[0].top if below else height
@@ -240,22 +245,25 @@ def _bands(
             yield blender.take(bottom)
 
 
-def _views(network: Network, windows: list[Tensor], plan: Plan) -> Tensor:
-    """Return logits ``(B, V, K, h, w)`` of windows, as each of V views gives them."""
-    batch = torch.stack(windows).to(plan.device)
-    views = MIRRORINGS if plan.mirrored else MIRRORINGS[:1]
+def _probabilities(
+    network: Network,
+    pieces: list[FloatArray],
+    boxes: list[Box],
+    axes: tuple[int, ...],
+    plan: Plan,
+) -> list[Tensor]:
+    """Return the class probabilities ``(K, h, w)`` of pieces, seen mirrored.
+
+    A piece is mirrored before it gets its margin, which so lies where it always lies.
+    """
+    framing = plan.framing
+    windows = [
+        framing.window(np.flip(piece, axes), Box(0, 0, *piece.shape[1:]))
+        for piece in pieces
+    ]
     with torch.inference_mode(), autocast(plan.device):
-        logits = [network(batch.flip(axes)).flip(axes).cpu() for axes in views]
-    return torch.stack(logits, dim=1)
-
-
-def _window(
-    pixels: Pixels,
-    box: Box,
-    normalisation: Normalisation,
-    found: Limits,
-    framing: Framing,
-) -> Tensor:
-    """Normalise the pixels of one window only, by the limits of the whole image."""
-    scaled = apply_limits(pixels.region(*box.slices), normalisation, found)
-    return framing.window(scaled, Box(0, 0, *box.shape))
+        logits = network(torch.stack(windows).to(plan.device)).cpu()
+    return [
+        framing.unwindow(each, box).softmax(dim=0).flip(axes)
+        for each, box in zip(logits, boxes, strict=True)
+    ]
