@@ -176,6 +176,20 @@ def test_a_training_begins_where_the_encoder_ended(data: Path, weights: Path) ->
     np.testing.assert_allclose(fresh.tensors[head], trained.tensors[head], atol=1e-6)
 
 
+def test_a_training_looks_as_coarsely_as_the_pretraining_did(
+    data: Path, tmp_path: Path
+) -> None:
+    file = learn(data, replace(QUICK, steps=1, reduction=2)).file
+    weights = encoder_file.save(tmp_path / "coarse.safetensors", file)
+
+    def scale(**changes: Any) -> float:
+        framing = train(data, weights, **changes).model_file.card.framing
+        return framing["size"] / framing["tile"]
+
+    assert scale() == 0.5
+    assert scale(reduction=1) == 1.0
+
+
 def test_the_statistics_of_normalisation_come_along(weights: Path) -> None:
     network = Med2dSegNet.build(1, 2)
     start = read_pretrained(str(weights), "med2d")

@@ -260,7 +260,9 @@ class WholeNetwork:
 
     def framing(self, pairs: Pairs) -> Framing:
         """Return windows as coarse as the objects allow, or as was asked for."""
-        reduction = self.config.reduction or fitting_reduction(pairs)
+        # what was pretrained goes on with what it knows
+        begun = self.pretrained.reduction if self.pretrained else None
+        reduction = self.config.reduction or begun or fitting_reduction(pairs)
         longest = max(max(pair.annotation.shape) for pair in pairs)
         # a window that is larger than an image would be mostly margin
         side = min(self.config.window, _rounded_up(longest / reduction))

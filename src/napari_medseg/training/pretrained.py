@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 
@@ -80,6 +80,12 @@ class Pretrained:
                 item.copy_(torch.from_numpy(self.file.tensors[name]))
 
     @property
+    def reduction(self) -> int | None:
+        """Pixels of an image per pixel of what it saw; None where none is known."""
+        known = self.file.card.config.get("reduction")
+        return known if isinstance(known, int) and known > 0 else None
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What the card of a model says of it."""
         return {"pretrained": {"title": self.file.card.title, "digest": self.digest}}
@@ -97,6 +103,7 @@ class Published:
 
     weights: ImageNetWeights
     name = ""
+    reduction: ClassVar[int | None] = None
 
     @property
     def digest(self) -> str:
