@@ -289,7 +289,8 @@ class SizedView:
         edges = Edges.of(look, part, self.shape)
         said = drawn.said(cells)
         expected = torch.tensor([each.expected for each in said])
-        scores = expected * stability(logits, OFFSET)
+        # beside the part, nothing is above either threshold
+        scores = expected * stability(part.of(logits), OFFSET)
         return [
             _judged(look, *each, asked, edges)
             for each in zip(logits, scores.tolist(), said, strict=True)
