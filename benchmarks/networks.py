@@ -4,10 +4,12 @@
     python benchmarks/networks.py table [--out RESULTS.jsonl]
 
 ``run`` first measures each network by itself: parameters, and seconds for one image of
-512 × 512 on two cores. Then it trains both from scratch on the same images of three
-sets and more, each for the same seconds of the processor (not of the clock, so that what else
+512 × 512 on two cores. Then it trains both from scratch on the same images of five
+sets, each for the same seconds of the processor (not of the clock, so that what else
 the computer does makes no difference), by the package's own study, and measures Dice
-on test images that were never trained on. What is done is not done again.
+on test images that were never trained on. Where the light network looks coarsely, as
+the annotated objects allow, it is also trained at the images' own resolution. What is
+done is not done again.
 """
 
 from __future__ import annotations
