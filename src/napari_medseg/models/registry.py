@@ -294,8 +294,8 @@ SPECIALISTS: Mapping[str, SpecialistEntry] = MappingProxyType(
         "med2d-phase": SpecialistEntry(
             name="med2d-phase",
             title="Phase-contrast cells, small network",
-            description="Cells in phase contrast, crowded or alone; a network of its "
-            "own, without SAM.",
+            description="Cells in phase contrast, crowded or alone: the best of the "
+            "shelf for both; a network of its own, without SAM.",
             file="med2d-phase.medseg",
             method="med2d",
         ),
