@@ -65,6 +65,15 @@ def test_numbered_objects_that_touch_are_measured_apart() -> None:
     assert together == pytest.approx(80, abs=1.01)
 
 
+def test_thin_gaps_between_crowded_objects_count_too() -> None:
+    crowd = np.ones((1024, 1024), np.int32)
+    crowd[::100] = crowd[:, ::100] = 0
+    crowd[1::100] = crowd[:, 1::100] = 0
+    found = thickness(pairs_of(crowd))
+    assert found is not None and found < 4
+    assert fitting_reduction(pairs_of(crowd)) == 1
+
+
 def test_without_any_object_nothing_is_known() -> None:
     nothing = pairs_of(np.zeros((300, 300), np.int32))
     assert thickness(nothing) is None

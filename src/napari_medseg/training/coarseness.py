@@ -3,7 +3,8 @@
 A network from scratch learns a large object sooner from an image of fewer pixels, and
 a thin one not at all. Thickness is four times the mean distance of an object's pixels
 from its edge: the width of a strip, and two thirds of the diameter of a disc. It needs
-no objects apart, so that a network of membranes has the thickness of a membrane.
+no objects apart, so that a network of membranes has the thickness of a membrane. The
+background counts as well: gaps between crowded objects are to be seen, too.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def fitting_reduction(pairs: Pairs) -> int:
     Returns
     -------
     int
-        1 where any class is thin, where images are small, and for scribbles, which
-        do not tell how large objects are.
+        1 where any class or the gaps between objects are thin, where images are small,
+        and for scribbles, which do not tell how large objects are.
     """
     if pairs.annotation_kind == "sparse":
         return 1
@@ -58,7 +59,7 @@ def fitting_reduction(pairs: Pairs) -> int:
 
 
 def thickness(pairs: Pairs) -> float | None:
-    """Return the median thickness of the thinnest class over some images, in pixels.
+    """Return the median thickness, in pixels, of the thinnest of all classes.
 
     Parameters
     ----------
@@ -68,15 +69,17 @@ def thickness(pairs: Pairs) -> float | None:
     Returns
     -------
     float or None
-        None where nothing is annotated.
+        Of a few images, background included; None where no object is annotated.
     """
     step = -(-len(pairs) // LOOKED_AT)
     by_class: dict[int, list[float]] = {}
     for index in range(0, len(pairs), step):
         classes = pairs.targets(index)
         apart = pairs.annotation_kind == "instances"
+        if not (classes > 0).any():
+            continue
         depth = _depth(pairs[index].annotation if apart else classes)
-        for kind in np.unique(classes[classes > 0]).tolist():
+        for kind in np.unique(classes[classes >= 0]).tolist():
             mean = float(depth[classes == kind].mean())
             by_class.setdefault(kind, []).append(4.0 * mean)
     medians = [float(np.median(values)) for values in by_class.values()]
@@ -85,9 +88,9 @@ def thickness(pairs: Pairs) -> float | None:
 
 def _depth(labels: LabelArray) -> NDArray[np.float64]:
     """Return how far each pixel lies from where its label ends, inside the image."""
-    edge = find_boundaries(labels, mode="inner", connectivity=1)  # type: ignore[no-untyped-call]
+    edge = find_boundaries(labels, mode="thick", connectivity=1)  # type: ignore[no-untyped-call]
     if not edge.any():
         return np.full(labels.shape, max(labels.shape) / 2.0)
-    # from the middle of a pixel to its edge it is half a pixel
+    # both sides of an outline are edge; from the middle of a pixel it is half a pixel
     depth: NDArray[np.float64] = ndimage.distance_transform_edt(~edge) + 0.5
     return depth
