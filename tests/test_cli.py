@@ -1163,7 +1163,7 @@ def test_segment_by_mirrored_views(tuned: Tuned, data: Path, out: Path) -> None:
     wanted = segmenter.predict(read_image(path).plane()).labels
     assert np.array_equal(found, wanted)
     # plain views are another run, which does not mix with this one
-    assert_refused(command(*call), "--redo")
+    assert_refused(command(*call), "made by other settings", "--redo")
     assert_refused(
         command("segment", path, "--model", "otsu", "--out", out, "--mirrored"),
         "otsu cannot see images mirrored",

@@ -148,6 +148,11 @@ class Recipe:
             values["classes"] = to_dict(settings.labels)
         return cls(settings.model, identity, json.dumps(values, sort_keys=True))
 
+    @property
+    def made_of(self) -> str:
+        """What tells the model from others, however it sees images."""
+        return self.identity.partition(", ")[0]
+
     def is_like(self, other: Recipe) -> bool:
         """Tell whether another recipe gives the same results."""
         return (self.identity, self.settings) == (other.identity, other.settings)

@@ -195,7 +195,7 @@ def _refuse_mixture(ledger: Ledger, recipe: Recipe, out: Path) -> None:
         if each.model == recipe.model
         else each.model
         for each in others
-        if each.identity != recipe.identity
+        if each.made_of != recipe.made_of
     }
     made = f"another model ({', '.join(sorted(models))})" if models else ""
     raise RedoError(
