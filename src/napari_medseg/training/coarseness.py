@@ -30,8 +30,11 @@ SMALLEST = 128
 MOST = 8
 """Images are seen no coarser than by this."""
 
-LOOKED_AT = 16
-"""Images whose annotation is measured, at most."""
+LOOKED_AT = (4, 16)
+"""Images whose annotation is measured: at least, if there are so many, and at most."""
+
+MEASURED = 2**24
+"""Pixels that are measured in all, where that leaves enough images."""
 
 
 def fitting_reduction(pairs: Pairs) -> int:
@@ -71,7 +74,8 @@ def thickness(pairs: Pairs) -> float | None:
     float or None
         Of a few images, background included; None where no object is annotated.
     """
-    step = -(-len(pairs) // LOOKED_AT)
+    pixels = np.mean([pair.annotation.size for pair in pairs])
+    step = -(-len(pairs) // int(np.clip(MEASURED / pixels, *LOOKED_AT)))
     by_class: dict[int, list[float]] = {}
     for index in range(0, len(pairs), step):
         classes = pairs.targets(index)
