@@ -1,12 +1,14 @@
 """How quick SAM is here, against segment-anything's own code in the same run.
 
-    python benchmarks/speed.py --data DIR [--quick] [--json FILE]
+    python benchmarks/speed.py --data DIR [--quick] [--device cuda] [--json FILE]
 
 Each figure is taken in a process of its own, so that its peak memory is its own, and
 on as many threads as ``--threads`` says; on one thread it is the processor's time,
 which other work on the computer does not lengthen much. The floor is what the
 encoder's matrix products take by themselves, in the type they are computed in.
-``--quick`` leaves the trainings out. ViT-B has random weights, saved as a checkpoint of
+``--quick`` leaves the trainings out. On a GPU (``--device cuda``) times are those of
+the clock, all work waited for, and memory is the GPU's; its figures go into a file of
+their own. ViT-B has random weights, saved as a checkpoint of
 the official format.
 """
 
@@ -20,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
 
 RESULTS = Path("benchmarks/results/speed.json")
 
+GPU_RESULTS = Path("benchmarks/results/speed_gpu.json")
+
 SIZE = 1024
 """Working size of SAM."""
 
@@ -50,25 +56,61 @@ CLICKS = 12
 
 IMAGES = 16
 
-CPU = torch.device("cpu")
-
 app = typer.Typer(add_completion=False)
 
 
-def now() -> float:
-    """Return the time: of the processor on one thread, which nothing else disturbs."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+@dataclass(frozen=True)
+class Bench:
+    """Where something is measured.
 
+    Attributes
+    ----------
+    data : Path
+        Folder of the data sets.
+    work : Path
+        Folder for what is made on the way.
+    device : torch.device
+        Where to compute.
+    """
 
-def median(work: Callable[[], object], runs: int = 3) -> float:
-    """Return the median seconds of a call, after one to warm up."""
-    work()
-    times = []
-    for _ in range(runs):
-        started = now()
+    data: Path
+    work: Path
+    device: torch.device
+
+    def now(self) -> float:
+        """Return the time when all work is done.
+
+        On one thread it is the processor's, which nothing else disturbs.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            return time.perf_counter()
+        one = torch.get_num_threads() == 1
+        return time.process_time() if one else time.perf_counter()
+
+    def median(self, work: Callable[[], object], runs: int = 3) -> float:
+        """Return the median seconds of a call, after one to warm up."""
         work()
-        times.append(now() - started)
-    return statistics.median(times)
+        times = []
+        for _ in range(runs):
+            started = self.now()
+            work()
+            times.append(self.now() - started)
+        return statistics.median(times)
+
+    def peak_mb(self) -> float:
+        """Return the most memory that this process had: of the GPU, on one."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def encoder(self) -> Any:
+        """Return ViT-B's encoder with random weights, in which positions matter."""
+        return random_encoder().to(self.device)
+
+    def window(self) -> torch.Tensor:
+        """Return a window of SAM's size."""
+        return window().to(self.device)
 
 
 def random_encoder() -> Any:
@@ -90,36 +132,36 @@ def window() -> torch.Tensor:
 # ----------------------------------------------------------------- what is measured
 
 
-def measure_default(data: Path, work: Path) -> dict[str, float]:
+def measure_default(bench: Bench) -> dict[str, float]:
     """Time segment-anything as it is."""
-    encoder, image = random_encoder(), window()
+    encoder, image = bench.encoder(), bench.window()
     with torch.inference_mode():
-        return {"seconds": median(lambda: encoder(image))}
+        return {"seconds": bench.median(lambda: encoder(image))}
 
 
-def measure_bf16(data: Path, work: Path) -> dict[str, float]:
+def measure_bf16(bench: Bench) -> dict[str, float]:
     """Time segment-anything under autocast."""
-    encoder, image = random_encoder(), window()
-    with torch.inference_mode(), autocast(CPU):
-        return {"seconds": median(lambda: encoder(image))}
+    encoder, image = bench.encoder(), bench.window()
+    with torch.inference_mode(), autocast(bench.device):
+        return {"seconds": bench.median(lambda: encoder(image))}
 
 
-def measure_ours(data: Path, work: Path) -> dict[str, float]:
+def measure_ours(bench: Bench) -> dict[str, float]:
     """Time the encoder as the package uses it."""
-    encoder, image = random_encoder(), window()
-    light = vit.light(encoder, compute_dtype(CPU))
+    encoder, image = bench.encoder(), bench.window()
+    light = vit.light(encoder, compute_dtype(bench.device))
     del encoder
-    with torch.inference_mode(), autocast(CPU):
-        return {"seconds": median(lambda: sams.encode(light, image))}
+    with torch.inference_mode(), autocast(bench.device):
+        return {"seconds": bench.median(lambda: sams.encode(light, image))}
 
 
-def measure_error(data: Path, work: Path) -> dict[str, float]:
+def measure_error(bench: Bench) -> dict[str, float]:
     """Tell how far the package's embedding is from segment-anything's in float32."""
-    encoder, image = random_encoder(), window()
-    light = vit.light(encoder, compute_dtype(CPU))
+    encoder, image = bench.encoder(), bench.window()
+    light = vit.light(encoder, compute_dtype(bench.device))
     with torch.inference_mode():
         exact = encoder(image)
-        with autocast(CPU):
+        with autocast(bench.device):
             found, other = sams.encode(light, image).float(), encoder(image).float()
     return {
         "relative_error": ((found - exact).norm() / exact.norm()).item(),
@@ -127,73 +169,81 @@ def measure_error(data: Path, work: Path) -> dict[str, float]:
     }
 
 
-def measure_uncast(data: Path, work: Path) -> dict[str, float]:
+def measure_uncast(bench: Bench) -> dict[str, float]:
     """Time the same encoder with matrices that are cast at every call."""
-    encoder, image = random_encoder(), window()
-    with torch.inference_mode(), autocast(CPU):
-        return {"seconds": median(lambda: sams.encode(encoder, image))}
+    encoder, image = bench.encoder(), bench.window()
+    with torch.inference_mode(), autocast(bench.device):
+        return {"seconds": bench.median(lambda: sams.encode(encoder, image))}
 
 
-def measure_compiled(data: Path, work: Path) -> dict[str, float]:
+def measure_compiled(bench: Bench) -> dict[str, float]:
     """Time the encoder as the package uses it, through PyTorch's compiler.
 
     It needs a C++ compiler, which few laptops have; ``compile_seconds`` is its first
     call, with nothing compiled before.
     """
-    encoder, image = random_encoder(), window()
-    light = vit.light(encoder, compute_dtype(CPU))
+    encoder, image = bench.encoder(), bench.window()
+    light = vit.light(encoder, compute_dtype(bench.device))
     del encoder
     compiled = torch.compile(sams.encode)
-    with torch.inference_mode(), autocast(CPU):
+    with torch.inference_mode(), autocast(bench.device):
         began = time.perf_counter()
         compiled(light, image)
         first = time.perf_counter() - began
         return {
-            "seconds": median(lambda: compiled(light, image)),
+            "seconds": bench.median(lambda: compiled(light, image)),
             "compile_seconds": first,
         }
 
 
-def measure_attention(data: Path, work: Path) -> dict[str, float]:
+def measure_attention(bench: Bench) -> dict[str, float]:
     """Time ways to attend over the whole image, in one of the four blocks that do.
 
     In blocks of queries, as it is done; by PyTorch's fused attention with queries and
     keys that are three times as long, so that they hold the relative positions; and by
     it without any positions.
     """
-    dtype, shape = compute_dtype(CPU), (1, 12, (SIZE // 16) ** 2)
-    queries, keys, values = (torch.randn(*shape, 64, dtype=dtype) for _ in range(3))
-    bias = torch.randn(*shape, SIZE // 16, dtype=dtype)
+    dtype, shape = compute_dtype(bench.device), (1, 12, (SIZE // 16) ** 2)
+    random = partial(torch.randn, dtype=dtype, device=bench.device)
+    queries, keys, values = (random(*shape, 64) for _ in range(3))
+    bias = random(*shape, SIZE // 16)
     long = [torch.cat([each] * 3, dim=-1) for each in (queries, keys, values)]
     fused = torch.nn.functional.scaled_dot_product_attention
     with torch.inference_mode():
         return {
-            "blocks": median(
+            "blocks": bench.median(
                 lambda: vit.by_blocks(queries, keys, values, (bias, bias), SIZE // 16)
             ),
-            "fused": median(lambda: fused(*long)),
-            "fused_without_positions": median(lambda: fused(queries, keys, values)),
+            "fused": bench.median(lambda: fused(*long)),
+            "fused_without_positions": bench.median(
+                lambda: fused(queries, keys, values)
+            ),
         }
 
 
-def measure_empty(data: Path, work: Path) -> dict[str, float]:
+def measure_empty(bench: Bench) -> dict[str, float]:
     """Load the weights alone, for its memory."""
-    random_encoder()
+    bench.encoder()
     return {}
 
 
-def measure_floor(data: Path, work: Path) -> dict[str, float]:
+def measure_floor(bench: Bench) -> dict[str, float]:
     """Time the encoder's matrix products, and nothing else."""
-    dtype, width, heads, tokens = compute_dtype(CPU), 768, 12, (SIZE // 16) ** 2
-    x = torch.randn(tokens, width, dtype=dtype)
-    inside = torch.randn(tokens, 4 * width, dtype=dtype)
+    dtype, width, heads, tokens = (
+        compute_dtype(bench.device),
+        768,
+        12,
+        (SIZE // 16) ** 2,
+    )
+    random = partial(torch.randn, dtype=dtype, device=bench.device)
+    x, inside = random(tokens, width), random(tokens, 4 * width)
     shapes = ((x, 3 * width), (x, width), (x, 4 * width), (inside, width))
-    layers = [(each, torch.randn(n, each.shape[1], dtype=dtype)) for each, n in shapes]
-    q = torch.randn(heads, 512, width // heads, dtype=dtype)
-    k = torch.randn(heads, tokens, width // heads, dtype=dtype)
-    p = torch.randn(heads, 512, tokens, dtype=dtype)
-    windows = torch.randn(25 * heads, 196, width // heads, dtype=dtype)
-    pairs = torch.randn(25 * heads, 196, 196, dtype=dtype)
+    layers = [(each, random(n, each.shape[1])) for each, n in shapes]
+    q = random(heads, 512, width // heads)
+    k = random(heads, tokens, width // heads)
+    p = random(heads, 512, tokens)
+    windows = random(25 * heads, 196, width // heads)
+    pairs = random(25 * heads, 196, 196)
 
     def work_once() -> None:
         for block in range(12):
@@ -208,32 +258,34 @@ def measure_floor(data: Path, work: Path) -> dict[str, float]:
                 torch.bmm(pairs, windows)
 
     with torch.inference_mode():
-        return {"seconds": median(work_once)}
+        return {"seconds": bench.median(work_once)}
 
 
-def checkpoint(work: Path) -> str:
+def checkpoint(bench: Bench) -> str:
     """Return a checkpoint of ViT-B with random weights."""
-    path = work / "vit_b.pth"
+    path = bench.work / "vit_b.pth"
     if not path.exists():
         torch.manual_seed(0)
         torch.save(sams.build_sam("vit_b").state_dict(), path)
     return str(path)
 
 
-def clicks(name: str, data: Path) -> dict[str, float]:
+def clicks(name: str, bench: Bench) -> dict[str, float]:
     """Return the seconds from a click to its mask.
 
     ``at_once_seconds`` as soon as the image is embedded, ``seconds`` when SAM has
     looked around as well, which takes ``around_seconds``.
     """
-    image = SETS["phase"].test(data)[0].image
-    seen = InteractiveImage.of_image(image, load_backbone(name), "cpu", rgb=False)
+    image = SETS["phase"].test(bench.data)[0].image
+    seen = InteractiveImage.of_image(
+        image, load_backbone(name), bench.device.type, rgb=False
+    )
     finish(seen.embed())
-    at_once = click_seconds(seen, 0)
-    began = now()
+    at_once = click_seconds(seen, 0, bench)
+    began = bench.now()
     finish(seen.look_around())
-    around = now() - began
-    seconds = click_seconds(seen, 17)
+    around = bench.now() - began
+    seconds = click_seconds(seen, 17, bench)
     return {
         "seconds": seconds,
         "at_once_seconds": at_once,
@@ -241,44 +293,44 @@ def clicks(name: str, data: Path) -> dict[str, float]:
     }
 
 
-def click_seconds(seen: InteractiveImage, shift: int) -> float:
+def click_seconds(seen: InteractiveImage, shift: int, bench: Bench) -> float:
     """Return the median over clicks that lie far from one another."""
     height, width = seen.shape
     times = []
     for number in range(CLICKS + 1):
         place = ((number * 37 + 50 + shift) % height, (number * 53 + 60) % width)
-        started = now()
+        started = bench.now()
         seen.answer(Prompt.of_clicks([(float(place[0]), float(place[1]))], [True]))
-        times.append(now() - started)
+        times.append(bench.now() - started)
     return statistics.median(times[1:])
 
 
-def measure_click_nano(data: Path, work: Path) -> dict[str, float]:
+def measure_click_nano(bench: Bench) -> dict[str, float]:
     """Time a click on the bundled SAM."""
-    return clicks("nano", data)
+    return clicks("nano", bench)
 
 
-def measure_click_vit_b(data: Path, work: Path) -> dict[str, float]:
+def measure_click_vit_b(bench: Bench) -> dict[str, float]:
     """Time a click on ViT-B."""
-    return clicks(checkpoint(work), data)
+    return clicks(checkpoint(bench), bench)
 
 
-def tuned(name: str, data: Path) -> dict[str, float]:
+def tuned(name: str, bench: Bench) -> dict[str, float]:
     """Return the seconds to tune on 16 images of 512², embeddings included."""
-    pairs = SETS["membrane"].draw(data, IMAGES, 0)
-    started = now()
-    finish(train_job(pairs, PromptTuning(sam=name, device="cpu")))
-    return {"seconds": now() - started}
+    pairs = SETS["membrane"].draw(bench.data, IMAGES, 0)
+    started = bench.now()
+    finish(train_job(pairs, PromptTuning(sam=name, device=bench.device.type)))
+    return {"seconds": bench.now() - started}
 
 
-def measure_tune_nano(data: Path, work: Path) -> dict[str, float]:
+def measure_tune_nano(bench: Bench) -> dict[str, float]:
     """Time prompt tuning of the bundled SAM."""
-    return tuned("nano", data)
+    return tuned("nano", bench)
 
 
-def measure_tune_vit_b(data: Path, work: Path) -> dict[str, float]:
+def measure_tune_vit_b(bench: Bench) -> dict[str, float]:
     """Time prompt tuning of ViT-B."""
-    return tuned(checkpoint(work), data)
+    return tuned(checkpoint(bench), bench)
 
 
 QUICK = {
@@ -306,7 +358,10 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
     quick: Annotated[bool, typer.Option("--quick", help="No trainings.")] = False,
     threads: Annotated[int, typer.Option(help="Threads; 0: all cores.")] = 0,
-    out: Annotated[Path, typer.Option("--json", help="Where figures go.")] = RESULTS,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    out: Annotated[
+        Path | None, typer.Option("--json", help="Where figures go.")
+    ] = None,
     parts: Annotated[
         str,
         typer.Option(
@@ -319,9 +374,11 @@ def main(
     """Measure, and print the figures."""
     if threads:
         torch.set_num_threads(threads)
+    out = out or (RESULTS if device == "cpu" else GPU_RESULTS)
     if only and work is not None:
-        found = FULL[only](data, work)
-        found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        bench = Bench(data, work, torch.device(device))
+        found = FULL[only](bench)
+        found["peak_mb"] = bench.peak_mb()
         typer.echo(json.dumps(found))
         return
     raw: dict[str, dict[str, float]] = {}
@@ -332,6 +389,7 @@ def main(
         for name in names:
             command = [sys.executable, __file__, "--data", str(data), "--only", name]
             command += ["--work", folder, "--threads", str(threads)]
+            command += ["--device", device]
             # nothing is embedded before: neither here nor by another program
             own = os.environ | {FOLDER_VARIABLE: folder}
             own |= {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/compiled"}
