@@ -8,8 +8,7 @@ which other work on the computer does not lengthen much. The floor is what the
 encoder's matrix products take by themselves, in the type they are computed in.
 ``--quick`` leaves the trainings out. On a GPU (``--device cuda``) times are those of
 the clock, all work waited for, and memory is the GPU's; its figures go into a file of
-their own. ViT-B has random weights, saved as a checkpoint of
-the official format.
+their own. ViT-B has random weights, saved as a checkpoint of the official format.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from napari_medseg.io.pairs import Pair, Pairs
+from napari_medseg.training import coarseness
 from napari_medseg.training.coarseness import fitting_reduction, thickness
 
 if TYPE_CHECKING:
@@ -72,6 +73,22 @@ def test_thin_gaps_between_crowded_objects_count_too() -> None:
     found = thickness(pairs_of(crowd))
     assert found is not None and found < 4
     assert fitting_reduction(pairs_of(crowd)) == 1
+
+
+@pytest.mark.parametrize(("number", "measured"), [(3, 3), (5, 4), (40, 4)])
+def test_of_large_images_a_few_are_measured(
+    number: int, measured: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[float] = []
+
+    def depth(labels: Mask) -> NDArray[np.float64]:
+        looked.append(float(labels.max()))
+        return np.ones(labels.shape)
+
+    monkeypatch.setattr(coarseness, "MEASURED", 2 * 256**2)
+    monkeypatch.setattr(coarseness, "_depth", depth)
+    thickness(pairs_of(*[strip(9) for _ in range(number)]))
+    assert len(looked) == measured
 
 
 def test_without_any_object_nothing_is_known() -> None:

@@ -126,18 +126,26 @@ def test_prompts_tuned_on_a_gpu_are_a_model_for_any_computer(
 ) -> None:
     config = PromptTuning(steps=40, views=1, working_size=256, device=gpu.type)
     tuned = finish(tune(pairs, config))
-    assert tuned.report.held_out is None or tuned.report.held_out.dice > 0.3
-    path = model_file.save(tmp_path / "tuned.medseg", tuned.model_file)
+    assert_the_same_everywhere(tuned.model_file, pairs, gpu, tmp_path)
+
+
+def test_a_network_trained_on_a_gpu_is_a_model_for_any_computer(
+    gpu: torch.device, pairs: Pairs, tmp_path: Path
+) -> None:
+    config = Med2dTraining(steps=60, window=64, device=gpu.type, validate=0)
+    trained = finish(train_network(pairs, config))
+    assert_the_same_everywhere(trained.model_file, pairs, gpu, tmp_path)
+
+
+def assert_the_same_everywhere(
+    model: model_file.ModelFile, pairs: Pairs, gpu: torch.device, folder: Path
+) -> None:
+    """Check that a model has learned, and says the same on both devices."""
+    path = model_file.save(folder / "trained.medseg", model)
     exact = load(path, "cpu").predict(pairs[0].image)
     found = load(path, gpu.type).predict(pairs[0].image)
+    assert metrics.dice(exact.labels > 0, pairs[0].annotation > 0) > 0.3
     assert metrics.dice(found.labels > 0, exact.labels > 0) > 0.95
-
-
-def test_a_network_learns_on_a_gpu(gpu: torch.device, pairs: Pairs) -> None:
-    config = Med2dTraining(steps=30, window=64, device=gpu.type, validate=0)
-    trained = finish(train_network(pairs, config))
-    assert trained.report.parameters > 1e6
-    assert all(np.isfinite(item).all() for item in trained.model_file.tensors.values())
 
 
 @pytest.mark.parametrize("name", ["med2d", "mamba", "xnet", "unetr"])

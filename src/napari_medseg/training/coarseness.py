@@ -75,9 +75,9 @@ def thickness(pairs: Pairs) -> float | None:
         Of a few images, background included; None where no object is annotated.
     """
     pixels = np.mean([pair.annotation.size for pair in pairs])
-    step = -(-len(pairs) // int(np.clip(MEASURED / pixels, *LOOKED_AT)))
+    count = min(len(pairs), int(np.clip(MEASURED / pixels, *LOOKED_AT)))
     by_class: dict[int, list[float]] = {}
-    for index in range(0, len(pairs), step):
+    for index in np.linspace(0, len(pairs) - 1, count).round().astype(int).tolist():
         classes = pairs.targets(index)
         apart = pairs.annotation_kind == "instances"
         if not (classes > 0).any():
