@@ -23,6 +23,8 @@ from napari_medseg.models.prompts import (
 from napari_medseg.training.tuning import Prompts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from segment_anything.modeling import Sam
 
     from napari_medseg.training.learners import Adaptation
@@ -42,6 +44,9 @@ class MaskDecoder:
         decoder = PromptedDecoder(copy.deepcopy(sam), classes - 1, count=0)
         decoder.mask_decoder.requires_grad_(True)
         return decoder
+
+    def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,9 @@ class Lora:
         decoder = PromptedDecoder(sam, classes - 1, count=0)
         decoder.mask_decoder.requires_grad_(True)
         return PromptedSam(sam.image_encoder, decoder)
+
+    def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
+        """Do nothing."""
 
 
 class LowRank(nn.Module):
@@ -107,6 +115,9 @@ class Everything:
         sam.image_encoder.requires_grad_(True)
         return PromptedSam(sam.image_encoder, decoder)
 
+    def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
+        """Do nothing."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -119,6 +130,7 @@ class Way:
 
 WAYS = {
     "PTSAM decoder": Way(Prompts(PROMPTS), 0.2, 3),
+    "PTSAM as published": Way(Prompts(PROMPTS, compare=False), 0.2, 3),
     "PTSAM decoder + encoder": Way(Prompts(PROMPTS, PROMPTS), 2e-2, 3),
     "mask decoder": Way(MaskDecoder(), 5e-4, 3),
     "LoRA": Way(Lora(), 5e-4, 3),

@@ -316,9 +316,9 @@ def light(pairs: Any, seconds: float, seed: int) -> Study:
 
 def probe(study: Study) -> float:
     """Return the seconds of a step, with its share of the evaluations."""
-    model = study.model()
     split = study.splits[0] if study.splits else None
     training = split.training if split else tuple(range(len(study.pairs)))
+    model = study.model(training)
     config = FitConfig(steps=PROBE_STEPS + 1, learning_rate=1e-5)
     job = fit(model, Supervised(), study.batches(training), config)
     times = [time.process_time() for _ in job]

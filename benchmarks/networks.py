@@ -191,7 +191,7 @@ def trained(
 def steps_within(study: Study[WholeNetwork, NetworkTraining], seconds: float) -> int:
     """Return how many steps fit into seconds of the processor, with evaluations."""
     (split,) = study.splits
-    model = study.model()
+    model = study.model(split.training)
     batches = study.batches(split.training)
     config = FitConfig(steps=PROBE + 1, learning_rate=1e-5, device="cpu")
     times = []

@@ -443,7 +443,7 @@ def test_what_a_channel_cannot_be_added_to(
     more[0] = pair(0)
     study = study_of(gather(more), replace(CHANNEL, start_from=str(old_file)))
     with pytest.raises(InputError, match=r"knows 1 classes .* show 2"):
-        study.model()
+        study.model((0, 1))
 
 
 def test_without_peft_a_sentence_says_what_to_install(

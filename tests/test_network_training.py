@@ -219,7 +219,7 @@ def test_the_image_in_view_is_previewed() -> None:
 def test_statistics_are_not_learned_from_held_out_images() -> None:
     """Measuring a model leaves it as it is, and in training mode."""
     study = study_of(ClassGoal(pairs(2)), QUICK)
-    model = study.model()
+    model = study.model((0, 1))
     before = {name: item.clone() for name, item in model.state_dict().items()}
     study.score(model, [0, 1])
     assert all(part.training for part in model.modules())

@@ -10,6 +10,9 @@ given" and the position code. What is trained:
 
 Several classes are one prompt set each; the background's logit is 0, or has a prompt
 set of its own where objects are told apart by their parts (`PARTS`).
+
+Beyond the paper, decoder prompts may be compared with the embedding as well
+(`napari_medseg.models.comparison`): the same numbers, used twice.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from napari_medseg._types import ModelFileError
 from napari_medseg.models import sam as sams
 from napari_medseg.models import vit
 from napari_medseg.models.backbone import load_base
+from napari_medseg.models.comparison import Comparison
 from napari_medseg.models.methods import PARTS
 
 if TYPE_CHECKING:
@@ -37,6 +42,9 @@ if TYPE_CHECKING:
 
 PROMPTS = 8
 """Prompts a class, and prompts a block of the image encoder, in the paper."""
+
+STATISTICS = "embedding_statistics"
+"""Name in a model file of mean and standard deviation of the embedding's channels."""
 
 SAM_CHANNELS = 3
 """Channels that every SAM sees."""
@@ -62,6 +70,9 @@ class PromptedDecoder(nn.Module):
         Source of the prompts' first values.
     background : bool
         Whether the background has a prompt set of its own, the first.
+    comparison : Comparison, optional
+        Also compares the prompts with the embedding; without it this is PTSAM as it
+        was published.
     """
 
     def __init__(
@@ -73,12 +84,14 @@ class PromptedDecoder(nn.Module):
         generator: torch.Generator | None = None,
         *,
         background: bool = False,
+        comparison: Comparison | None = None,
     ) -> None:
         super().__init__()
         self.mask_decoder = sam.mask_decoder.requires_grad_(False)
         self.prompt_encoder = sam.prompt_encoder.requires_grad_(False)
         self.mask = mask
         self.background = background
+        self.comparison = comparison
         width = sam.mask_decoder.transformer_dim
         start = torch.randn(classes + background, count, width, generator=generator)
         self.prompts = nn.Parameter(PROMPT_STD * start)
@@ -109,6 +122,11 @@ class PromptedDecoder(nn.Module):
             slice(self.mask, self.mask + 1),
         )
         logits: Tensor = decoded.masks[:, 0].unflatten(0, (batch, sets))
+        if self.comparison is not None:
+            evidence = self.comparison(embeddings, self.prompts)
+            logits = logits + functional.interpolate(
+                evidence, size=logits.shape[2:], mode="bilinear", align_corners=False
+            )
         if self.background:
             return logits
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
@@ -218,12 +236,15 @@ class PromptedSam(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map standardised images ``(B, 3, S, S)`` to ``(B, K, h, w)`` logits."""
-        if isinstance(self.encoder, PromptedEncoder):
-            embeddings = self.encoder(images)
-        else:
-            embeddings = sams.encode(self.encoder, images)
-        logits: Tensor = self.decoder(embeddings)
+        logits: Tensor = self.decoder(self.embed(images))
         return logits
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embed standardised images ``(B, 3, S, S)`` as ``(B, 256, h, w)``."""
+        if isinstance(self.encoder, PromptedEncoder):
+            embeddings: Tensor = self.encoder(images)
+            return embeddings
+        return sams.encode(self.encoder, images)
 
     @property
     def encoder_prompts(self) -> list[nn.Parameter]:
@@ -299,7 +320,12 @@ def _prompted(
     if not isinstance(output, int) or not 0 <= output < masks:
         raise _misshapen("output")
     decoder = PromptedDecoder(
-        sam, sets - background, prompts.shape[1], output, background=background
+        sam,
+        sets - background,
+        prompts.shape[1],
+        output,
+        background=background,
+        comparison=_comparison(tensors.get(STATISTICS), width),
     )
     _fill(decoder.prompts, prompts)
     extra = tensors.get("encoder_prompts")
@@ -311,6 +337,15 @@ def _prompted(
     for parameter, values in zip(encoder.prompts, extra, strict=True):
         _fill(parameter, values)
     return PromptedSam(encoder, decoder).eval().requires_grad_(False)
+
+
+def _comparison(statistics: NDArray[Any] | None, width: int) -> Comparison | None:
+    """Return what compares prompts and embedding, where a model file has it."""
+    if statistics is None:
+        return None
+    if statistics.shape != (2, width) or not (statistics[1] > 0).all():
+        raise _misshapen(STATISTICS)
+    return Comparison.of(statistics)
 
 
 def _fill(parameter: nn.Parameter, values: NDArray[Any]) -> None:

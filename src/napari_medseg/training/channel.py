@@ -125,6 +125,9 @@ class NewChannel:
             torch.manual_seed(generator.initial_seed())
             return AddedChannel(self.base, adapter_config(to_dict(self.config)))
 
+    def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
+        """Do nothing: what is added begins by changing nothing."""
+
     def untuned(self, classes: int) -> nn.Module:
         """Return the old network, which sees its own channels."""
         return WithoutAdapter(self.base)

@@ -17,6 +17,8 @@ from napari_medseg.training.coarseness import fitting_reduction
 from napari_medseg.training.pretrained import read_pretrained, read_published
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from segment_anything.modeling import Sam
     from torch import Tensor, nn
 
@@ -98,6 +100,19 @@ class Learner(Protocol):
         """
         ...
 
+    def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
+        """Let a module from `build` see what it will be trained on, before it is.
+
+        Parameters
+        ----------
+        model : Module
+            Changed, where that is of use to it.
+        windows : iterable of Tensor
+            Windows ``(C, S, S)`` of training images, or what is kept of them; made
+            as they are asked for.
+        """
+        ...
+
     def untuned(self, classes: int) -> nn.Module | None:
         """Return what it is without any training; None for a network from scratch.
 
@@ -135,6 +150,10 @@ class Adaptation(Protocol):
             Maps embeddings ``(B, 256, h, w)``, or images ``(B, 3, S, S)`` where
             embeddings are not kept, to class logits; what is not trained is frozen.
         """
+        ...
+
+    def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
+        """Let a module from `build` see embeddings, or windows; see `Learner.begin`."""
         ...
 
 
@@ -200,6 +219,10 @@ class AdaptedSam:
     ) -> nn.Module:
         """Return what the adaptation makes of SAM; see `Learner.build`."""
         return self.adaptation.build(self.backbone.sam, classes, generator)
+
+    def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
+        """Let the adaptation look; see `Learner.begin`."""
+        self.adaptation.begin(model, windows)
 
     def untuned(self, classes: int) -> nn.Module | None:
         """Return SAM without prompts: background and object."""
@@ -283,6 +306,9 @@ class WholeNetwork:
         if self.pretrained is not None:
             self.pretrained.fill(network, channels)
         return network
+
+    def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
+        """Do nothing: all of it is trained."""
 
     def untuned(self, classes: int) -> nn.Module | None:
         """Return None: before training it knows nothing."""

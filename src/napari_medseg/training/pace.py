@@ -42,7 +42,7 @@ def affordable_steps(study: AnyStudy, minutes: float) -> int:
     """
     split = study.splits[0] if study.splits else None
     training = split.training if split else tuple(range(len(study.pairs)))
-    model = study.model()
+    model = study.model(training)
     config = FitConfig(steps=TIMED + 1, learning_rate=1e-6, device=study.config.device)
     objective = study.objective(study, training)
     times = []

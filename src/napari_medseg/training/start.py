@@ -12,6 +12,8 @@ import torch
 from napari_medseg._types import InputError
 from napari_medseg.io import model_file
 from napari_medseg.models import bundled
+from napari_medseg.models.comparison import Comparison
+from napari_medseg.models.prompts import STATISTICS
 from napari_medseg.models.registry import SPECIALISTS
 
 if TYPE_CHECKING:
@@ -39,12 +41,20 @@ class Start:
         ``float32 (sets, count, 256)``.
     encoder : ndarray or None
         ``float32 (blocks, count, D)``, where it has encoder prompts.
+    statistics : ndarray or None
+        ``float32 (2, 256)``, where its prompts are compared with the embedding.
     """
 
     title: str
     digest: str
     decoder: FloatArray
     encoder: FloatArray | None
+    statistics: FloatArray | None = None
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """What compares its prompts with the embedding, as it was there."""
+        return None if self.statistics is None else Comparison.of(self.statistics)
 
     def fill(self, prompts: nn.Parameter, encoder_prompts: list[nn.Parameter]) -> None:
         """Copy the prompts into fresh ones.
@@ -122,4 +132,5 @@ def read_start(name: str, method: str, backbone: Backbone) -> Start:
         model_file.digest(found),
         found.tensors["decoder_prompts"],
         found.tensors.get("encoder_prompts"),
+        found.tensors.get(STATISTICS),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -39,7 +40,7 @@ from napari_medseg.training.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -58,6 +59,10 @@ AnyStudy: TypeAlias = "Study[Learner, TrainingSettings]"
 
 ObjectiveFactory: TypeAlias = "Callable[[AnyStudy, Sequence[int]], Objective[Any]]"
 """Gives how a part of a study learns, of the study and the images it trains on."""
+
+
+FIRST_IMAGES = 4
+"""Training images that a learner sees first, where nothing is kept of them."""
 
 
 def supervised(study: AnyStudy, training: Sequence[int]) -> Supervised:
@@ -206,15 +211,30 @@ class Study(Generic[LearnerT, SettingsT]):
             return view
         return view._replace(inputs=self.learner.prepare(view.inputs, self.device))
 
-    def model(self) -> nn.Module:
-        """Return the module to train; the same at every call."""
+    def model(self, training: Iterable[int]) -> nn.Module:
+        """Return the module to train on some of the images; `prepare` comes first.
+
+        The same at every call.
+        """
         generator = torch.Generator().manual_seed(self.config.seed)
         channels = len(self.normalisation.channels)
-        return self.learner.build(channels, self.goal.classes, generator)
+        model = self.learner.build(channels, self.goal.classes, generator)
+        self.learner.begin(model, self._first_windows(training))
+        return model
+
+    def _first_windows(self, training: Iterable[int]) -> Iterator[Tensor]:
+        """Give windows of the training images: all that are kept, or of a few."""
+        if self.learner.keeps_inputs:
+            kept = (view for index in training for view in self.windows[index])
+            yield from (view.inputs for view in kept)
+            return
+        for index in islice(training, FIRST_IMAGES):
+            yield from self._inputs(self.examples[index])
 
     def train(self, training: Iterable[int], split: Split | None) -> Job[None]:
         """Train one part of the run, measured on a split, or for the best steps."""
-        model, training = self.model(), tuple(training)
+        training = tuple(training)
+        model = self.model(training)
         held_out = HeldOut(self, split, model) if split else None
         settings = self._fit_config()
         if held_out is None and self.parts and settings.stop_at is None:

@@ -18,8 +18,10 @@ import torch
 from napari_medseg._types import Job, Progress
 from napari_medseg.io.model_file import ModelFile, with_states
 from napari_medseg.models.backbone import load_backbone
+from napari_medseg.models.comparison import Comparison
 from napari_medseg.models.prompts import (
     PROMPT_STD,
+    STATISTICS,
     PromptedDecoder,
     PromptedEncoder,
     PromptedSam,
@@ -37,7 +39,7 @@ from napari_medseg.training.study import Study, supervised
 from napari_medseg.training.unlabelled import NONE, Unlabelled, read_unlabelled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam
@@ -73,6 +75,9 @@ class Prompts:
         Which of SAM's masks is read.
     background : bool
         Whether the background has a prompt set of its own.
+    compare : bool
+        Whether decoder prompts are also compared with the embedding; where a model is
+        gone on from, that is as it was there.
     start : Start, optional
         The model to go on from.
     """
@@ -82,6 +87,7 @@ class Prompts:
     initial: str = "noise"
     output: int = 0
     background: bool = False
+    compare: bool = True
     start: Start | None = None
 
     @classmethod
@@ -99,6 +105,7 @@ class Prompts:
             config.initial,
             config.output,
             background,
+            config.compare,
             start,
         )
 
@@ -116,6 +123,7 @@ class Prompts:
             self.output,
             generator,
             background=self.background,
+            comparison=self._comparison(sam.mask_decoder.transformer_dim),
         )
         if self.initial == "click":
             click = sam.prompt_encoder.point_embeddings[1].weight
@@ -127,6 +135,24 @@ class Prompts:
         if self.start is not None:
             self.start.fill(decoder.prompts, encoder.prompts if encoder else [])
         return decoder if encoder is None else PromptedSam(encoder, decoder)
+
+    def _comparison(self, width: int) -> Comparison | None:
+        """Return what compares prompts and embedding, if that is wanted."""
+        if self.start is not None:
+            return self.start.comparison
+        return Comparison(width) if self.compare else None
+
+    def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
+        """Measure the embeddings that prompts are compared with."""
+        comparison = _comparison_of(model)
+        # what is gone on from brings its own
+        if comparison is None or self.start is not None:
+            return
+        with torch.no_grad():
+            if isinstance(model, PromptedSam):
+                comparison.fit(model.embed(window[None])[0] for window in windows)
+            else:
+                comparison.fit(windows)
 
 
 def tune(
@@ -249,7 +275,7 @@ def _earlier(
     found = []
     for state in states:
         model.load_state_dict(state, strict=False)
-        found.append(_as_stored(model))
+        found.append(_as_stored(_prompt_tensors(model)))
     model.load_state_dict(last, strict=False)
     return found
 
@@ -272,7 +298,8 @@ def model_file_of(study: PromptStudy, report: TrainingReport) -> ModelFile:
         licence=backbone.licence,
         config=config,
     )
-    return ModelFile(card, _as_stored(study.trained))
+    tensors = _prompt_tensors(study.trained) | _statistics(study.trained)
+    return ModelFile(card, _as_stored(tensors))
 
 
 def _method(*, parts: bool) -> str:
@@ -288,11 +315,11 @@ def _origin(adaptation: Adaptation) -> dict[str, Any]:
     return {"started_from": {"title": start.title, "digest": start.digest}}
 
 
-def _as_stored(model: nn.Module) -> dict[str, NDArray[Any]]:
-    """Return the trained prompts as a model file holds them."""
+def _as_stored(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Return tensors as a model file holds them."""
     return {
         name: value.detach().cpu().numpy().astype(np.float32)
-        for name, value in _prompt_tensors(model).items()
+        for name, value in tensors.items()
     }
 
 
@@ -302,3 +329,15 @@ def _prompt_tensors(model: nn.Module) -> dict[str, Tensor]:
         encoder = torch.stack(list(model.encoder_prompts))
         return {"decoder_prompts": model.decoder.prompts, "encoder_prompts": encoder}
     return {"decoder_prompts": model.get_parameter("prompts")}
+
+
+def _statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Return what was measured of the embeddings, where prompts are compared."""
+    comparison = _comparison_of(model)
+    return {} if comparison is None else {STATISTICS: comparison.statistics}
+
+
+def _comparison_of(model: nn.Module) -> Comparison | None:
+    """Return what compares the prompts of a model with the embedding."""
+    decoder = model.decoder if isinstance(model, PromptedSam) else model
+    return decoder.comparison if isinstance(decoder, PromptedDecoder) else None
