@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -128,10 +128,13 @@ class Way:
     batch: int
 
 
+PUBLISHED = Prompts(PROMPTS, compare=False)
+"""PTSAM as its paper has it: prompts act through SAM's decoder alone."""
+
 WAYS = {
-    "PTSAM decoder": Way(Prompts(PROMPTS), 0.2, 3),
-    "PTSAM as published": Way(Prompts(PROMPTS, compare=False), 0.2, 3),
-    "PTSAM decoder + encoder": Way(Prompts(PROMPTS, PROMPTS), 2e-2, 3),
+    "PTSAM compared": Way(Prompts(PROMPTS), 0.2, 3),
+    "PTSAM decoder": Way(PUBLISHED, 0.2, 3),
+    "PTSAM decoder + encoder": Way(replace(PUBLISHED, encoder=PROMPTS), 2e-2, 3),
     "mask decoder": Way(MaskDecoder(), 5e-4, 3),
     "LoRA": Way(Lora(), 5e-4, 3),
     "everything": Way(Everything(), 3e-4, 3),

@@ -34,20 +34,23 @@ CHOOSE = ("phase", "membrane", "heart")
 
 IMAGES = 16
 
-BEGIN: dict[str, Any] = {"learning_rate": 0.05}
-"""Where the search began."""
+BEGIN: dict[str, Any] = {"learning_rate": 0.05, "compare": False}
+"""Where the search began: PTSAM as published."""
 
-FASTER: dict[str, Any] = {"learning_rate": 0.2}
+FASTER: dict[str, Any] = BEGIN | {"learning_rate": 0.2}
 """Where it went on, once the first changes had shown that prompts want large steps."""
+
+COMPARED: dict[str, Any] = FASTER | {"compare": True}
+"""Where it went on from there: prompts that are compared with the embedding as well."""
 
 CHANGES: dict[str, dict[str, Any]] = {
     "rate 0.05, where it began": BEGIN,
-    "rate 0.01": {"learning_rate": 0.01},
-    "rate 0.02": {"learning_rate": 0.02},
-    "rate 0.1": {"learning_rate": 0.1},
+    "rate 0.01": BEGIN | {"learning_rate": 0.01},
+    "rate 0.02": BEGIN | {"learning_rate": 0.02},
+    "rate 0.1": BEGIN | {"learning_rate": 0.1},
     "rate 0.2": FASTER,
-    "rate 0.5": {"learning_rate": 0.5},
-    "rate 1": {"learning_rate": 1.0},
+    "rate 0.5": BEGIN | {"learning_rate": 0.5},
+    "rate 1": BEGIN | {"learning_rate": 1.0},
     "rate 0.05, 100 steps": BEGIN | {"steps": 100},
     "rate 0.05, 400 steps": BEGIN | {"steps": 400},
     "rate 0.05, 768 pixels": BEGIN | {"working_size": 768},
@@ -64,6 +67,15 @@ CHANGES: dict[str, dict[str, Any]] = {
     "rate 0.2, 400 steps": FASTER | {"steps": 400},
     "rate 0.2, no images held out": FASTER | {"validate": 0},
     "rate 0.2, 384 pixels": FASTER | {"working_size": 384},
+    "compared": COMPARED,
+    "compared, rate 0.05": COMPARED | {"learning_rate": 0.05},
+    "compared, rate 0.5": COMPARED | {"learning_rate": 0.5},
+    "compared, 100 steps": COMPARED | {"steps": 100},
+    "compared, 400 steps": COMPARED | {"steps": 400},
+    "compared, 4 prompts": COMPARED | {"prompts": 4},
+    "compared, 16 prompts": COMPARED | {"prompts": 16},
+    "compared, no changed views": COMPARED | {"views": 0},
+    "compared, 384 pixels": COMPARED | {"working_size": 384},
 }
 """Settings that were tried; what is not named is the default."""
 

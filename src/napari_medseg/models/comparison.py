@@ -84,7 +84,7 @@ class Comparison(nn.Module):
         total, squares = torch.zeros(2, len(self.mean), dtype=torch.float64)
         pixels = 0
         for item in embeddings:
-            values = item.flatten(1).double().cpu()
+            values = item.flatten(1).cpu().double()
             total += values.sum(1)
             squares += values.square().sum(1)
             pixels += values.shape[1]
