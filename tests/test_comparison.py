@@ -101,10 +101,10 @@ def test_it_is_added_to_what_the_decoder_says() -> None:
         pixels = torch.zeros(1, width, 4, 4)
         pixels[0, 0, :2] = 2.0
         added = both(pixels) - plain(pixels)
-    # 4 / T nearer in the upper half, and as much farther in the lower
+    # z - p and z differ by 4 in their squares in the upper half and in the lower
     assert added.shape == (1, 3, 16, 16)
-    assert torch.allclose(added[0, 1, :6], torch.tensor(1.0), atol=1e-4)
-    assert torch.allclose(added[0, 1, 10:], torch.tensor(-1.0), atol=1e-4)
+    assert torch.allclose(added[0, 1, :6], torch.tensor(4 / TEMPERATURE), atol=1e-4)
+    assert torch.allclose(added[0, 1, 10:], torch.tensor(-4 / TEMPERATURE), atol=1e-4)
     assert not added[0, 0].any() and not added[0, 2].any()
 
 

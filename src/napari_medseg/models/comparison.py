@@ -5,7 +5,7 @@ beyond those, prompts cannot call up through the decoder. So they are compared w
 the embedding as well: the first half of a class's prompts speak for it, the others
 against it, and the nearer ones decide (soft nearest-prototype classification, Seo,
 Bode and Obermayer, IEEE Transactions on Neural Networks 14, 2003, equation 3). With
-z a pixel of the embedding, each channel standardised, p the prompts and T = 4:
+z a pixel of the embedding, each channel standardised, p the prompts and T = 8:
 
     evidence = log Σ_for exp(-|z - p|² / T) - log Σ_against exp(-|z - p|² / T)
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from napari_medseg._types import FloatArray
 
-TEMPERATURE = 4.0
+TEMPERATURE = 8.0
 """T, in squared standard deviations of a channel."""
 
 LEAST_DEVIATION = 1e-3
