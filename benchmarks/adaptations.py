@@ -128,7 +128,7 @@ class Way:
     batch: int
 
 
-PUBLISHED = Prompts(PROMPTS, compare=False)
+PUBLISHED = Prompts(PROMPTS, prototypes=False)
 """PTSAM as its paper has it: prompts act through SAM's decoder alone."""
 
 WAYS = {

@@ -116,7 +116,7 @@ def test_prompts_learn_through_it() -> None:
 
 
 def test_as_published_nothing_is_compared(sam: str) -> None:
-    trained = train(pairs(2), sam, compare=False)
+    trained = train(pairs(2), sam, prototypes=False)
     assert set(trained.model_file.tensors) == {"decoder_prompts"}
 
 
@@ -155,9 +155,9 @@ def test_a_model_file_compares_as_the_training_did(
 def test_what_is_gone_on_from_is_compared_as_it_was(
     compared: bool, sam: str, tmp_path: Path
 ) -> None:
-    first = train(pairs(2), sam, validate=0, compare=compared).model_file
+    first = train(pairs(2), sam, validate=0, prototypes=compared).model_file
     path = model_file.save(tmp_path / "first.medseg", first)
-    settings = {"validate": 0, "start_from": str(path), "compare": not compared}
+    settings = {"validate": 0, "start_from": str(path), "prototypes": not compared}
     again = train(pairs(4), sam, **settings).model_file
     name = "embedding_statistics"
     assert (name in again.tensors) is compared

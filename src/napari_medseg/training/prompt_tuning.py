@@ -26,10 +26,10 @@ class PromptTuning(TrainingSettings):
         "Prompts begin as noise, or as SAM's embedding of a click with a little noise.",
         choices=("noise", "click"),
     )
-    compare: bool = setting(
+    prototypes: bool = setting(
         True,
-        "Prompts are also compared with SAM's embedding of each pixel; without it, "
-        "they act through SAM's decoder alone, as in the paper.",
+        "Each prompt is also a prototype, compared with SAM's embedding of each pixel; "
+        "without it, prompts act through SAM's decoder alone, as in the paper.",
     )
     start_from: str = setting(
         "", "A tuned model to go on from: a .medseg file, or a name of the shelf."

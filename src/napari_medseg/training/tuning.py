@@ -75,7 +75,7 @@ class Prompts:
         Which of SAM's masks is read.
     background : bool
         Whether the background has a prompt set of its own.
-    compare : bool
+    prototypes : bool
         Whether decoder prompts are also compared with the embedding; where a model is
         gone on from, that is as it was there.
     start : Start, optional
@@ -87,7 +87,7 @@ class Prompts:
     initial: str = "noise"
     output: int = 0
     background: bool = False
-    compare: bool = True
+    prototypes: bool = True
     start: Start | None = None
 
     @classmethod
@@ -105,7 +105,7 @@ class Prompts:
             config.initial,
             config.output,
             background,
-            config.compare,
+            config.prototypes,
             start,
         )
 
@@ -140,7 +140,7 @@ class Prompts:
         """Return what compares prompts and embedding, if that is wanted."""
         if self.start is not None:
             return self.start.comparison
-        return Comparison(width) if self.compare else None
+        return Comparison(width) if self.prototypes else None
 
     def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
         """Measure the embeddings that prompts are compared with."""
