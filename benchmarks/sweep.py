@@ -34,13 +34,13 @@ CHOOSE = ("phase", "membrane", "heart")
 
 IMAGES = 16
 
-BEGIN: dict[str, Any] = {"learning_rate": 0.05, "prototypes": False}
+BEGIN: dict[str, Any] = {"learning_rate": 0.05, "comparison": "none"}
 """Where the search began: PTSAM as published."""
 
 FASTER: dict[str, Any] = BEGIN | {"learning_rate": 0.2}
 """Where it went on, once the first changes had shown that prompts want large steps."""
 
-COMPARED: dict[str, Any] = FASTER | {"prototypes": True}
+COMPARED: dict[str, Any] = FASTER | {"comparison": "embedding"}
 """Where it went on from there: prompts that are compared with the embedding as well."""
 
 CHANGES: dict[str, dict[str, Any]] = {

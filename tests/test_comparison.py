@@ -116,7 +116,7 @@ def test_prompts_learn_through_it() -> None:
 
 
 def test_as_published_nothing_is_compared(sam: str) -> None:
-    trained = train(pairs(2), sam, prototypes=False)
+    trained = train(pairs(2), sam, comparison="none")
     assert set(trained.model_file.tensors) == {"decoder_prompts"}
 
 
@@ -151,13 +151,15 @@ def test_a_model_file_compares_as_the_training_did(
     assert np.abs(plain - expected).max() > 0.05
 
 
-@pytest.mark.parametrize("compared", [True, False])
+@pytest.mark.parametrize("comparison", ["embedding", "none"])
 def test_what_is_gone_on_from_is_compared_as_it_was(
-    compared: bool, sam: str, tmp_path: Path
+    comparison: str, sam: str, tmp_path: Path
 ) -> None:
-    first = train(pairs(2), sam, validate=0, prototypes=compared).model_file
+    first = train(pairs(2), sam, validate=0, comparison=comparison).model_file
     path = model_file.save(tmp_path / "first.medseg", first)
-    settings = {"validate": 0, "start_from": str(path), "prototypes": not compared}
+    compared = comparison == "embedding"
+    other = "none" if compared else "embedding"
+    settings = {"validate": 0, "start_from": str(path), "comparison": other}
     again = train(pairs(4), sam, **settings).model_file
     name = "embedding_statistics"
     assert (name in again.tensors) is compared

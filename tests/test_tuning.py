@@ -393,7 +393,7 @@ def test_no_held_out_image_is_warned_of(sam: str) -> None:
 
 def test_no_better_than_untuned_is_said_to_be_so(sam: str) -> None:
     # the decoder of random weights, and prompts that stay noise
-    settings = {"learning_rate": 0.0, "prototypes": False}
+    settings = {"learning_rate": 0.0, "comparison": "none"}
     warnings = train(pairs(8), sam, **settings).report.warnings
     assert any("no better than SAM untuned" in item for item in warnings)
 

@@ -26,10 +26,11 @@ class PromptTuning(TrainingSettings):
         "Prompts begin as noise, or as SAM's embedding of a click with a little noise.",
         choices=("noise", "click"),
     )
-    prototypes: bool = setting(
-        True,
+    comparison: str = setting(
+        "embedding",
         "Each prompt is also a prototype, compared with SAM's embedding of each pixel; "
-        "without it, prompts act through SAM's decoder alone, as in the paper.",
+        "with none, prompts act through SAM's decoder alone, as in the paper.",
+        choices=("embedding", "none"),
     )
     start_from: str = setting(
         "", "A tuned model to go on from: a .medseg file, or a name of the shelf."

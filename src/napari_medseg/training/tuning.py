@@ -105,7 +105,7 @@ class Prompts:
             config.initial,
             config.output,
             background,
-            config.prototypes,
+            config.comparison == "embedding",
             start,
         )
 
