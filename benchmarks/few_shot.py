@@ -359,10 +359,12 @@ def table(
     curve: Annotated[
         Path | None, typer.Option(help="Picture of Dice by number of images.")
     ] = None,
+    draws: Annotated[int, typer.Option(help="Draws of images.")] = len(SEEDS),
 ) -> None:
     """Print the tables of the documentation, and draw the curve."""
     found = [row for row in read(out) if "dice" in row]
     rows = [row for row in found if row.get("sam") == weights()]
+    rows = [row for row in rows if row["seed"] in SEEDS[:draws]]
     for count in sorted({row["images"] for row in rows}, reverse=True):
         print(f"\n{count} annotated images; Dice on images never tuned on\n")
         print(dice_table([row for row in rows if row["images"] == count]))

@@ -167,14 +167,15 @@ def test_what_is_gone_on_from_is_compared_as_it_was(
         assert np.array_equal(again.tensors[name], first.tensors[name])
 
 
-@pytest.mark.parametrize("wrong", ["shape", "zero", "nan"])
+@pytest.mark.parametrize("wrong", ["shape", "zero", "nan", "mean"])
 def test_damaged_statistics_are_refused(wrong: str, sam: str) -> None:
     trained = train(pairs(2), sam, steps=1).model_file
     values = np.array(trained.tensors["embedding_statistics"])
     if wrong == "shape":
         values = values[:, :7]
     else:
-        values[1, 3] = 0.0 if wrong == "zero" else np.nan
+        row = 0 if wrong == "mean" else 1
+        values[row, 3] = 0.0 if wrong == "zero" else np.nan
     tensors = {**trained.tensors, "embedding_statistics": values}
     with pytest.raises(ModelFileError, match="embedding_statistics do not fit"):
         Segmenter(model_file.ModelFile(trained.card, tensors), base=sam)

@@ -343,7 +343,8 @@ def _comparison(statistics: NDArray[Any] | None, width: int) -> Comparison | Non
     """Return what compares prompts and embedding, where a model file has it."""
     if statistics is None:
         return None
-    if statistics.shape != (2, width) or not (statistics[1] > 0).all():
+    usable = statistics.shape == (2, width) and np.isfinite(statistics).all()
+    if not usable or not (statistics[1] > 0).all():
         raise _misshapen(STATISTICS)
     return Comparison.of(statistics)
 
