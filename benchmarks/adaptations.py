@@ -38,6 +38,7 @@ class MaskDecoder:
     """Fine-tune SAM's mask decoder, without any prompt; the encoder is frozen."""
 
     keeps_embeddings: bool = True
+    fineness: int = 1
 
     def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
         """Return a copy of the decoder, all of it to be trained."""
@@ -59,6 +60,7 @@ class Lora:
 
     rank: int = RANK
     keeps_embeddings: bool = False
+    fineness: int = 1
 
     def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
         """Return a copy of SAM with low-rank changes in every transformer block."""
@@ -106,6 +108,7 @@ class Everything:
     """Fine-tune encoder and decoder; statistics of the batch norms stay."""
 
     keeps_embeddings: bool = False
+    fineness: int = 1
 
     def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
         """Return a copy of SAM, all of it to be trained but the prompt encoder."""
@@ -128,11 +131,12 @@ class Way:
     batch: int
 
 
-PUBLISHED = Prompts(PROMPTS, prototypes=False)
+PUBLISHED = Prompts(PROMPTS, comparison="none")
 """PTSAM as its paper has it: prompts act through SAM's decoder alone."""
 
 WAYS = {
-    "PTSAM compared": Way(Prompts(PROMPTS), 0.2, 3),
+    "PTSAM fine": Way(Prompts(PROMPTS), 0.2, 3),
+    "PTSAM compared": Way(Prompts(PROMPTS, comparison="embedding"), 0.2, 3),
     "PTSAM decoder": Way(PUBLISHED, 0.2, 3),
     "PTSAM decoder + encoder": Way(replace(PUBLISHED, encoder=PROMPTS), 2e-2, 3),
     "mask decoder": Way(MaskDecoder(), 5e-4, 3),

@@ -169,7 +169,7 @@ def trained(
     """Train one way."""
     config = PromptTuning(seed=seed, steps=STEPS, views=views)
     goal = ClassGoal(pairs)
-    learner = AdaptedSam(backbone, Prompts.of(config), None, views)
+    learner = AdaptedSam(backbone, Prompts.of(config, backbone.kind), None, views)
     study = Study(learner, goal, config, Conduct(), objective)
     finish(study.run())
     return study

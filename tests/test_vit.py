@@ -33,12 +33,11 @@ def images(size: int, count: int = 2) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=generator)
 
 
-@pytest.fixture(params=["whole", "blocks"])
+@pytest.fixture(params=["at once", "head by head"])
 def way(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Attend all at once, or by blocks of queries."""
-    if request.param == "blocks":
-        monkeypatch.setattr(vit, "WHOLE", 0)
-        monkeypatch.setattr(vit, "ROWS_OF_PAIRS", 64)
+    """Attend as on devices with a fused attention, and as on others."""
+    if request.param == "head by head":
+        monkeypatch.setattr(vit, "FUSED", ())
     return str(request.param)
 
 

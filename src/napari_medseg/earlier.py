@@ -13,7 +13,6 @@ import torch
 from napari_medseg._types import AnySegmenter, ModelFileError
 from napari_medseg.inference import Segmenter
 from napari_medseg.io.model_file import states_in
-from napari_medseg.models import sam as sams
 from napari_medseg.models.embeddings import EmbeddingCache, signature
 from napari_medseg.models.prompts import PromptedSam
 
@@ -130,7 +129,7 @@ class _Remembering:
         key = signature(window.cpu(), "", window.dtype)
 
         def compute() -> Tensor:
-            return sams.encode(self.whole.encoder, window[None])[0]
+            return self.whole.embed(window[None])[0]
 
         return self._kept.get(key, compute)
 

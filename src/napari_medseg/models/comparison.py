@@ -10,7 +10,8 @@ z a pixel of the embedding, each channel standardised, p the prompts and T = 8:
     evidence = log Σ_for exp(-|z - p|² / T) - log Σ_against exp(-|z - p|² / T)
 
 It is added to the decoder's logit. Not a number more is trained. This is no part of
-PTSAM as it was published.
+PTSAM as it was published. A fine comparison is one with the embeddings of
+`napari_medseg.models.fine_embedding`, four times as many pixels.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class Comparison(nn.Module):
     ----------
     width : int
         Channels of an embedding.
+    fineness : int
+        Looks along each side, as for `fine_embedding`; 1 compares with the embedding
+        itself.
 
     Attributes
     ----------
@@ -54,15 +58,16 @@ class Comparison(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, fineness: int = 1) -> None:
         super().__init__()
+        self.fineness = fineness
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
     @classmethod
-    def of(cls, statistics: FloatArray) -> Comparison:
+    def of(cls, statistics: FloatArray, fineness: int) -> Comparison:
         """Return one with the means and deviations ``(2, width)`` of a model file."""
-        made = cls(statistics.shape[1])
+        made = cls(statistics.shape[1], fineness)
         mean, deviation = torch.from_numpy(np.array(statistics, np.float32))
         made.mean.copy_(mean)
         made.deviation.copy_(deviation)
@@ -79,12 +84,13 @@ class Comparison(nn.Module):
         Parameters
         ----------
         embeddings : iterable of Tensor
-            ``(width, h, w)`` each; at least one.
+            ``(fineness² * width, h, w)`` each; at least one. Measured is the first
+            look of each, which stands for all.
         """
         total, squares = torch.zeros(2, len(self.mean), dtype=torch.float64)
         pixels = 0
         for item in embeddings:
-            values = item.flatten(1).cpu().double()
+            values = item[: len(self.mean)].flatten(1).cpu().double()
             total += values.sum(1)
             squares += values.square().sum(1)
             pixels += values.shape[1]
@@ -99,7 +105,7 @@ class Comparison(nn.Module):
         Parameters
         ----------
         embeddings : Tensor
-            ``(B, width, h, w)``.
+            ``(B, L * width, h, w)``, of L = fineness² looks.
         prompts : Tensor
             ``float32 (sets, count, width)``. Of an odd number one more speaks for the
             class; a single one is compared with the mean of the embeddings.
@@ -107,16 +113,18 @@ class Comparison(nn.Module):
         Returns
         -------
         Tensor
-            ``float32 (B, sets, h, w)``.
+            ``float32 (B, L, sets, h, w)``.
         """
         sets, count, width = prompts.shape
+        looks = self.fineness**2
         with torch.autocast(embeddings.device.type, enabled=False):
-            near = self._nearness(embeddings.float(), prompts.reshape(-1, width))
-            near = near.unflatten(1, (sets, count))
-            favour, against = near.split([count - count // 2, count // 2], dim=2)
-            evidence: Tensor = favour.logsumexp(2)
+            each = embeddings.float().unflatten(1, (looks, width)).flatten(0, 1)
+            near = self._nearness(each, prompts.reshape(-1, width))
+            near = near.unflatten(0, (-1, looks)).unflatten(2, (sets, count))
+            favour, against = near.split([count - count // 2, count // 2], dim=3)
+            evidence: Tensor = favour.logsumexp(3)
             # of a single prompt, the mean itself is the other prototype: at 0
-            return evidence - against.logsumexp(2) if count > 1 else evidence
+            return evidence - against.logsumexp(3) if count > 1 else evidence
 
     def _nearness(self, embeddings: Tensor, prototypes: Tensor) -> Tensor:
         """Return -|z - p|² / T but for |z|², which is the same for all prototypes.

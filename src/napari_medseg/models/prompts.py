@@ -19,18 +19,19 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from napari_medseg._types import ModelFileError
 from napari_medseg.models import sam as sams
 from napari_medseg.models import vit
 from napari_medseg.models.backbone import load_base
 from napari_medseg.models.comparison import Comparison
+from napari_medseg.models.fine_embedding import FINE, as_one_map, fine_embedding
 from napari_medseg.models.methods import PARTS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
     from segment_anything.modeling.image_encoder import Block
 
-    from napari_medseg.io.model_file import ModelFile
+    from napari_medseg.io.model_file import ModelCard, ModelFile
 
 PROMPTS = 8
 """Prompts a class, and prompts a block of the image encoder, in the paper."""
@@ -96,13 +97,19 @@ class PromptedDecoder(nn.Module):
         start = torch.randn(classes + background, count, width, generator=generator)
         self.prompts = nn.Parameter(PROMPT_STD * start)
 
+    @property
+    def fineness(self) -> int:
+        """Looks at an image along each side that it wants embedded."""
+        return 1 if self.comparison is None else self.comparison.fineness
+
     def forward(self, embeddings: Tensor) -> Tensor:
         """Decode embeddings into class logits.
 
         Parameters
         ----------
         embeddings : Tensor
-            ``(B, 256, h, w)``.
+            ``(B, 256, h, w)``; ``(B, L * 256, h, w)`` of several looks, of which the
+            decoder sees the first.
 
         Returns
         -------
@@ -115,7 +122,7 @@ class PromptedDecoder(nn.Module):
         grid = (int(embeddings.shape[2]), int(embeddings.shape[3]))
         decoded = sams.decode(
             self.mask_decoder,
-            embeddings.repeat_interleave(sets, dim=0),
+            embeddings[:, : self.prompts.shape[2]].repeat_interleave(sets, dim=0),
             sams.position_code(self.prompt_encoder, grid),
             self.prompts.repeat(batch, 1, 1),
             sams.no_mask_embedding(self.prompt_encoder),
@@ -124,9 +131,7 @@ class PromptedDecoder(nn.Module):
         logits: Tensor = decoded.masks[:, 0].unflatten(0, (batch, sets))
         if self.comparison is not None:
             evidence = self.comparison(embeddings, self.prompts)
-            logits = logits + functional.interpolate(
-                evidence, size=logits.shape[2:], mode="bilinear", align_corners=False
-            )
+            logits = logits + as_one_map(evidence, (4 * grid[0], 4 * grid[1]))
         if self.background:
             return logits
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
@@ -240,11 +245,10 @@ class PromptedSam(nn.Module):
         return logits
 
     def embed(self, images: Tensor) -> Tensor:
-        """Embed standardised images ``(B, 3, S, S)`` as ``(B, 256, h, w)``."""
-        if isinstance(self.encoder, PromptedEncoder):
-            embeddings: Tensor = self.encoder(images)
-            return embeddings
-        return sams.encode(self.encoder, images)
+        """Embed standardised images ``(B, 3, S, S)`` as the decoder wants them."""
+        prompted = isinstance(self.encoder, PromptedEncoder)
+        encode = self.encoder if prompted else partial(sams.encode, self.encoder)
+        return fine_embedding(encode, images, self.decoder.fineness)
 
     @property
     def encoder_prompts(self) -> list[nn.Parameter]:
@@ -325,7 +329,7 @@ def _prompted(
         prompts.shape[1],
         output,
         background=background,
-        comparison=_comparison(tensors.get(STATISTICS), width),
+        comparison=_comparison(tensors.get(STATISTICS), width, fineness_of(card)),
     )
     _fill(decoder.prompts, prompts)
     extra = tensors.get("encoder_prompts")
@@ -339,14 +343,21 @@ def _prompted(
     return PromptedSam(encoder, decoder).eval().requires_grad_(False)
 
 
-def _comparison(statistics: NDArray[Any] | None, width: int) -> Comparison | None:
+def fineness_of(card: ModelCard) -> int:
+    """Return how finely the prompts of a model file are compared."""
+    return FINE if card.config.get("comparison") == "fine" else 1
+
+
+def _comparison(
+    statistics: NDArray[Any] | None, width: int, fineness: int
+) -> Comparison | None:
     """Return what compares prompts and embedding, where a model file has it."""
     if statistics is None:
         return None
     usable = statistics.shape == (2, width) and np.isfinite(statistics).all()
     if not usable or not (statistics[1] > 0).all():
         raise _misshapen(STATISTICS)
-    return Comparison.of(statistics)
+    return Comparison.of(statistics, fineness)
 
 
 def _fill(parameter: nn.Parameter, values: NDArray[Any]) -> None:

@@ -3,15 +3,16 @@
 The classes that hold the weights are segment-anything's own; what is computed is the
 same to within rounding. Queries, keys and values are computed of real tokens alone:
 those of the margin that fills the last windows are the layer's bias, since their tokens
-are 0. Attention over the whole image goes through blocks of queries, so that no
-table of all pairs of tokens is ever held, and relative positions (Li et al., MViTv2,
-CVPR 2022) are added to a block where it lies. Matrices may be in bfloat16, cast once;
-the sum that runs through all blocks, and the norms, stay in float32.
+are 0. Relative positions (Li et al., MViTv2, CVPR 2022) are made part of queries and
+keys, so that PyTorch's fused attention serves, which never holds a table of all pairs
+of tokens. Matrices may be in bfloat16, cast once; the sum that runs through all
+blocks, and the norms, stay in float32.
 """
 
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -22,17 +23,16 @@ from segment_anything.modeling.image_encoder import (
 )
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from segment_anything.modeling import ImageEncoderViT
     from segment_anything.modeling.image_encoder import Attention, Block
 
-ROWS_OF_PAIRS = 1 << 21
-"""Pairs of tokens that a block of queries makes, at most: what a cache holds."""
+LANES = 32
+"""Queries and keys are filled up to a multiple of this, as matrix units like it."""
 
-WHOLE = 1 << 20
-"""So many pairs of a window are no trouble, and all heads go at once."""
+FUSED = ("cpu", "cuda")
+"""Devices whose attention holds no table of all pairs; others go head by head."""
 
 
 class Keys(NamedTuple):
@@ -144,9 +144,11 @@ def _with_margin(found: Tensor, window: int, bias: Tensor) -> Tensor:
     down, across = (-length % window for length in found.shape[1:3])
     if not down and not across:
         return found
-    margin = (0, 0, 0, across, 0, down)
-    inside = functional.pad(torch.ones_like(found[..., :1]), margin)
-    return functional.pad(found, margin) + (1 - inside) * bias.to(found.dtype)
+    _, height, width, _ = found.shape
+    filled = functional.pad(found, (0, 0, 0, across, 0, down))
+    filled[:, height:] = bias
+    filled[:, :height, width:] = bias
+    return filled
 
 
 def _keys_of(inner: Attention, prompts: Tensor) -> Keys:
@@ -158,6 +160,11 @@ def _keys_of(inner: Attention, prompts: Tensor) -> Keys:
 
 def attend(inner: Attention, found: Tensor, extra: Keys | None = None) -> Tensor:
     """Let tokens attend to one another, and to prompts.
+
+    Relative positions add to the score of two tokens what the query says of the key's
+    row, and what it says of the key's column. So queries are made longer by what they
+    say of every row and column, and keys by which are their own (1 there, 0 elsewhere):
+    the product of the two is the whole score, and fused attention can be used.
 
     Parameters
     ----------
@@ -177,106 +184,78 @@ def attend(inner: Attention, found: Tensor, extra: Keys | None = None) -> Tensor
     heads = inner.num_heads
     parts = found.reshape(batch, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)
     queries, keys, values = parts
+    asked, places = [queries], []
+    if inner.use_rel_pos:
+        asked += _said_of_places(inner, queries, (height, width))
+        places.append(_places((height, width)).to(keys).expand(batch, heads, -1, -1))
+    length = sum(each.shape[-1] for each in asked)
+    answering, carried = _longer([keys, *places], length), _longer([values], length)
     if extra is not None:
-        kept = (batch, -1, -1, -1)
-        keys = torch.cat([keys, extra.keys.expand(*kept)], dim=2)
-        values = torch.cat([values, extra.values.expand(*kept)], dim=2)
-    bias = _positions(inner, queries, (height, width))
-    scaled = queries * inner.scale
-    pairs = height * width * keys.shape[2]
-    # queries, keys and values are as precise as they will get: no further casts
-    with torch.autocast(found.device.type, enabled=False):
-        if pairs <= WHOLE:
-            mixed = _mix(scaled, keys, values, *bias)
-        else:
-            mixed = by_blocks(scaled, keys, values, bias, width)
+        answering = _with(answering, extra.keys)
+        carried = _with(carried, extra.values)
+    mixed = mix(_longer(asked, length), answering, carried, inner.scale)
+    mixed = mixed[..., : values.shape[-1]]
     return mixed.permute(0, 2, 1, 3).reshape(batch, height, width, -1)
 
 
-Bias = tuple[Tensor | None, Tensor | None]
-"""``(B, heads, N, H)`` and ``(B, heads, N, W)``: of the rows and columns of keys."""
+def _said_of_places(
+    inner: Attention, queries: Tensor, grid: tuple[int, int]
+) -> list[Tensor]:
+    """Return what queries say of rows, ``(B, heads, N, H)``, and of columns.
 
-
-def _positions(inner: Attention, queries: Tensor, grid: tuple[int, int]) -> Bias:
-    """Return what relative positions add, apart for rows and columns."""
-    if not inner.use_rel_pos:
-        return None, None
+    Divided by the scale of scores, which will be multiplied by it.
+    """
     height, width = grid
     placed = queries.unflatten(2, grid)
-    rows = get_rel_pos(height, height, inner.rel_pos_h).to(queries.dtype)
-    columns = get_rel_pos(width, width, inner.rel_pos_w).to(queries.dtype)
-    by_row = torch.einsum("bnhwc,hkc->bnhwk", placed, rows).flatten(2, 3)
-    by_column = torch.einsum("bnhwc,wkc->bnhwk", placed, columns).flatten(2, 3)
-    return by_row, by_column
+    rows = get_rel_pos(height, height, inner.rel_pos_h) / inner.scale
+    columns = get_rel_pos(width, width, inner.rel_pos_w) / inner.scale
+    by_row = torch.einsum("bnhwc,hkc->bnhwk", placed, rows.to(queries.dtype))
+    by_column = torch.einsum("bnhwc,wkc->bnhwk", placed, columns.to(queries.dtype))
+    return [by_row.flatten(2, 3), by_column.flatten(2, 3)]
 
 
-def _mix(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    by_row: Tensor | None,
-    by_column: Tensor | None,
-) -> Tensor:
-    """Attend ``(…, n, d)`` to ``(…, m, d)``."""
-    scores = queries @ keys.transpose(-2, -1)
-    if by_row is not None and by_column is not None:
-        height, width = by_row.shape[-1], by_column.shape[-1]
-        bias = (by_row.unsqueeze(-1) + by_column.unsqueeze(-2)).flatten(-2)
-        prompts = scores.shape[-1] - height * width
-        scores = scores + (functional.pad(bias, (0, prompts)) if prompts else bias)
-    return scores.softmax(dim=-1).to(values.dtype) @ values
+def _places(grid: tuple[int, int]) -> Tensor:
+    """Return which row and column each token is in, ``(N, H + W)`` of 0 and 1."""
+    height, width = grid
+    rows = torch.eye(height).repeat_interleave(width, dim=0)
+    return torch.cat([rows, torch.eye(width).repeat(height, 1)], dim=1)
 
 
-def by_blocks(
-    queries: Tensor, keys: Tensor, values: Tensor, bias: Bias, width: int
-) -> Tensor:
-    """Attend head by head and some rows of queries at a time.
+def _longer(parts: list[Tensor], length: int) -> Tensor:
+    """Join the last axis of parts, with zeros up to ``length`` as units like it."""
+    missing = -(-length // LANES) * LANES - sum(each.shape[-1] for each in parts)
+    zeros = parts[0].new_zeros(1).expand(*parts[0].shape[:-1], missing)
+    return torch.cat([*parts, zeros], dim=-1)
+
+
+def _with(tokens: Tensor, more: Tensor) -> Tensor:
+    """Append ``(heads, P, d)``, filled up with zeros, to ``(B, heads, N, length)``."""
+    filled = functional.pad(more, (0, tokens.shape[-1] - more.shape[-1]))
+    return torch.cat([tokens, filled.expand(len(tokens), -1, -1, -1)], dim=2)
+
+
+def mix(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Attend, without ever holding the scores of all pairs of tokens.
 
     Parameters
     ----------
     queries, keys, values : Tensor
-        ``(B, heads, N, d)``; of keys and values there may be more, which have no
-        position.
-    bias : tuple of Tensor or None
-        What relative positions add, ``(B, heads, N, H)`` and ``(B, heads, N, W)``.
-    width : int
-        Tokens in a row, W.
+        ``(B, heads, N, d)``; of keys and values there may be more.
+    scale : float
+        Scores are the products of queries and keys times this.
 
     Returns
     -------
     Tensor
         ``(B, heads, N, d)``.
     """
-    batch, heads, count, _ = queries.shape
-    rows = max(1, ROWS_OF_PAIRS // (keys.shape[2] * width)) * width
-    learns = torch.is_grad_enabled() and queries.requires_grad
-    images = []
-    for image in range(batch):
-        found = []
-        for head in range(heads):
-            blocks = []
-            for first in range(0, count, rows):
-                part = slice(first, first + rows)
-                by_row, by_column = (
-                    each if each is None else each[image, head, part] for each in bias
-                )
-                given = (queries[image, head, part], keys[image, head])
-                # what the gradient needs is computed again, or all pairs would be held
-                blocks.append(
-                    checkpoint(
-                        _mix,
-                        *given,
-                        values[image, head],
-                        by_row,
-                        by_column,
-                        use_reentrant=False,
-                    )
-                    if learns
-                    else _mix(*given, values[image, head], by_row, by_column)
-                )
-            found.append(torch.cat(blocks))
-        images.append(torch.stack(found))
-    return torch.stack(images)
+    fused = partial(functional.scaled_dot_product_attention, scale=scale)
+    # queries, keys and values are as precise as they will get: no further casts
+    with torch.autocast(queries.device.type, enabled=False):
+        if queries.device.type in FUSED:
+            return fused(queries, keys, values)
+        parts = (each.split(1, dim=1) for each in (queries, keys, values))
+        return torch.cat([fused(*head) for head in zip(*parts, strict=True)], dim=1)
 
 
 def linear(layer: nn.Linear, inputs: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import torch
 
 from napari_medseg.io.normalise import Normalisation
+from napari_medseg.models.fine_embedding import fine_embedding
 from napari_medseg.models.framing import Framing
 from napari_medseg.models.networks import network_class
 from napari_medseg.models.prompts import PromptedDecoder, PromptedSam
@@ -132,6 +133,11 @@ class Adaptation(Protocol):
         """Whether the image encoder is left as it is, so that embeddings are kept."""
         ...
 
+    @property
+    def fineness(self) -> int:
+        """Looks at an image along each side that are kept; see `fine_embedding`."""
+        ...
+
     def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
         """Return the module to train.
 
@@ -147,8 +153,9 @@ class Adaptation(Protocol):
         Returns
         -------
         Module
-            Maps embeddings ``(B, 256, h, w)``, or images ``(B, 3, S, S)`` where
-            embeddings are not kept, to class logits; what is not trained is frozen.
+            Maps embeddings ``(B, fineness² * 256, h, w)``, or images
+            ``(B, 3, S, S)`` where embeddings are not kept, to class logits; what is
+            not trained is frozen.
         """
         ...
 
@@ -211,8 +218,12 @@ class AdaptedSam:
         return Framing.for_images([pair.annotation.shape for pair in pairs], size)
 
     def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
-        """Embed a window."""
-        return self.backbone.embed(inputs, device)
+        """Embed a window, as often as the adaptation wants it looked at."""
+
+        def encode(windows: Tensor) -> Tensor:
+            return self.backbone.embed(windows[0], device)[None]
+
+        return fine_embedding(encode, inputs[None], self.adaptation.fineness)[0]
 
     def build(
         self, channels: int, classes: int, generator: torch.Generator

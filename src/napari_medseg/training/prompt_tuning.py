@@ -27,10 +27,12 @@ class PromptTuning(TrainingSettings):
         choices=("noise", "click"),
     )
     comparison: str = setting(
-        "embedding",
-        "Each prompt is also a prototype, compared with SAM's embedding of each pixel; "
-        "with none, prompts act through SAM's decoder alone, as in the paper.",
-        choices=("embedding", "none"),
+        "auto",
+        "Each prompt is also a prototype, compared with SAM's embedding of each pixel: "
+        "with one of four times as many pixels (fine; by default for small SAMs), or "
+        "with the embedding itself; with none, prompts act through SAM's decoder "
+        "alone, as in the paper.",
+        choices=("auto", "fine", "embedding", "none"),
     )
     start_from: str = setting(
         "", "A tuned model to go on from: a .medseg file, or a name of the shelf."

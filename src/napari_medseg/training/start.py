@@ -13,7 +13,7 @@ from napari_medseg._types import InputError
 from napari_medseg.io import model_file
 from napari_medseg.models import bundled
 from napari_medseg.models.comparison import Comparison
-from napari_medseg.models.prompts import STATISTICS
+from napari_medseg.models.prompts import STATISTICS, fineness_of
 from napari_medseg.models.registry import SPECIALISTS
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Start:
         ``float32 (blocks, count, D)``, where it has encoder prompts.
     statistics : ndarray or None
         ``float32 (2, 256)``, where its prompts are compared with the embedding.
+    fineness : int
+        How finely they are.
     """
 
     title: str
@@ -50,11 +52,21 @@ class Start:
     decoder: FloatArray
     encoder: FloatArray | None
     statistics: FloatArray | None = None
+    fineness: int = 1
 
     @property
     def comparison(self) -> Comparison | None:
         """What compares its prompts with the embedding, as it was there."""
-        return None if self.statistics is None else Comparison.of(self.statistics)
+        if self.statistics is None:
+            return None
+        return Comparison.of(self.statistics, self.fineness)
+
+    @property
+    def compared(self) -> str:
+        """How its prompts are compared, as the settings have it."""
+        if self.statistics is None:
+            return "none"
+        return "embedding" if self.fineness == 1 else "fine"
 
     def fill(self, prompts: nn.Parameter, encoder_prompts: list[nn.Parameter]) -> None:
         """Copy the prompts into fresh ones.
@@ -133,4 +145,5 @@ def read_start(name: str, method: str, backbone: Backbone) -> Start:
         found.tensors["decoder_prompts"],
         found.tensors.get("encoder_prompts"),
         found.tensors.get(STATISTICS),
+        fineness_of(card),
     )

@@ -19,6 +19,7 @@ from napari_medseg._types import Job, Progress
 from napari_medseg.io.model_file import ModelFile, with_states
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.comparison import Comparison
+from napari_medseg.models.fine_embedding import FINE
 from napari_medseg.models.prompts import (
     PROMPT_STD,
     STATISTICS,
@@ -57,6 +58,9 @@ PromptStudy = Study[AdaptedSam, "PromptTuning"]
 CONDUCT = Conduct()
 """Nothing kept, nobody to stop it, nothing to look at."""
 
+QUICK = ("nano",)
+"""Kinds of SAM that can look at an image four times where others look once."""
+
 CLICK_NOISE = 0.02
 """Noise on prompts that begin as a click's embedding, so that they are not alike."""
 
@@ -75,9 +79,9 @@ class Prompts:
         Which of SAM's masks is read.
     background : bool
         Whether the background has a prompt set of its own.
-    prototypes : bool
-        Whether decoder prompts are also compared with the embedding; where a model is
-        gone on from, that is as it was there.
+    comparison : str
+        How decoder prompts are compared with the embedding: ``fine``, ``embedding`` or
+        ``none``; where a model is gone on from, that is as it was there.
     start : Start, optional
         The model to go on from.
     """
@@ -87,25 +91,26 @@ class Prompts:
     initial: str = "noise"
     output: int = 0
     background: bool = False
-    prototypes: bool = True
+    comparison: str = "fine"
     start: Start | None = None
 
     @classmethod
     def of(
         cls,
         config: PromptTuning,
+        kind: str,
         *,
         background: bool = False,
         start: Start | None = None,
     ) -> Prompts:
-        """Return what a config asks for."""
+        """Return what a config asks for, of a kind of SAM."""
         return cls(
             config.prompts,
             config.encoder_prompts,
             config.initial,
             config.output,
             background,
-            config.comparison == "embedding",
+            compared(config, kind, start),
             start,
         )
 
@@ -113,6 +118,11 @@ class Prompts:
     def keeps_embeddings(self) -> bool:
         """Whether the image encoder has no prompts."""
         return self.encoder == 0
+
+    @property
+    def fineness(self) -> int:
+        """Looks at an image along each side."""
+        return FINE if self.comparison == "fine" else 1
 
     def build(self, sam: Sam, classes: int, generator: torch.Generator) -> nn.Module:
         """Return SAM's frozen decoder, or all of SAM, with fresh prompts."""
@@ -140,7 +150,7 @@ class Prompts:
         """Return what compares prompts and embedding, if that is wanted."""
         if self.start is not None:
             return self.start.comparison
-        return Comparison(width) if self.prototypes else None
+        return None if self.comparison == "none" else Comparison(width, self.fineness)
 
     def begin(self, model: nn.Module, windows: Iterable[Tensor]) -> None:
         """Measure the embeddings that prompts are compared with."""
@@ -153,6 +163,26 @@ class Prompts:
                 comparison.fit(model.embed(window[None])[0] for window in windows)
             else:
                 comparison.fit(windows)
+
+
+def compared(config: PromptTuning, kind: str, start: Start | None = None) -> str:
+    """Return how prompts are compared with the embedding: ``fine`` for quick SAMs.
+
+    Parameters
+    ----------
+    config : PromptTuning
+        Settings.
+    kind : str
+        Kind of the SAM that is tuned.
+    start : Start, optional
+        A model to go on from, whose prompts mean something compared as they were.
+    """
+    if start is not None:
+        return start.compared
+    if config.comparison != "auto":
+        return config.comparison
+    quick = kind in QUICK and not config.encoder_prompts
+    return "fine" if quick else "embedding"
 
 
 def tune(
@@ -244,7 +274,7 @@ def study_of(
     start = None
     if config.start_from:
         start = read_start(config.start_from, _method(parts=parts), backbone)
-    adaptation = Prompts.of(config, background=parts, start=start)
+    adaptation = Prompts.of(config, backbone.kind, background=parts, start=start)
     learner = AdaptedSam(backbone, adaptation, config.working_size, config.views)
     return Study(learner, goal, config, conduct, objective, unlabelled)
 
@@ -288,6 +318,8 @@ def model_file_of(study: PromptStudy, report: TrainingReport) -> ModelFile:
     # a path says who tuned
     begun = Path(study.config.start_from).name
     config = {"sam": backbone.name, "start_from": begun}
+    # as it was decided: settings may leave it to the kind of SAM
+    config["comparison"] = getattr(study.learner.adaptation, "comparison", "none")
     card = card_of(
         study,
         report,
