@@ -198,24 +198,27 @@ def measure_compiled(bench: Bench) -> dict[str, float]:
 def measure_attention(bench: Bench) -> dict[str, float]:
     """Time ways to attend over the whole image, in one of the four blocks that do.
 
-    In blocks of queries, as it is done; by PyTorch's fused attention with queries and
-    keys that are three times as long, so that they hold the relative positions; and by
-    it without any positions.
+    With a table of all pairs of tokens, to which relative positions are added; by
+    PyTorch's fused attention with queries and keys that are three times as long, so
+    that they hold the relative positions, as it is done; and by it without any.
     """
-    dtype, shape = compute_dtype(bench.device), (1, 12, (SIZE // 16) ** 2)
+    side = SIZE // 16
+    dtype, shape = compute_dtype(bench.device), (1, 12, side**2)
     random = partial(torch.randn, dtype=dtype, device=bench.device)
     queries, keys, values = (random(*shape, 64) for _ in range(3))
-    bias = random(*shape, SIZE // 16)
+    rows, columns = random(*shape, side, 1), random(*shape, 1, side)
     long = [torch.cat([each] * 3, dim=-1) for each in (queries, keys, values)]
-    fused = torch.nn.functional.scaled_dot_product_attention
+
+    def table() -> torch.Tensor:
+        scores = queries @ keys.mT + (rows + columns).flatten(-2)
+        return scores.softmax(-1) @ values
+
     with torch.inference_mode():
         return {
-            "blocks": bench.median(
-                lambda: vit.by_blocks(queries, keys, values, (bias, bias), SIZE // 16)
-            ),
-            "fused": bench.median(lambda: fused(*long)),
+            "table": bench.median(table),
+            "fused": bench.median(lambda: vit.mix(*long, 1.0)),
             "fused_without_positions": bench.median(
-                lambda: fused(queries, keys, values)
+                lambda: vit.mix(queries, keys, values, 1.0)
             ),
         }
 
