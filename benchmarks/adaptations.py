@@ -135,8 +135,8 @@ PUBLISHED = Prompts(PROMPTS, comparison="none")
 """PTSAM as its paper has it: prompts act through SAM's decoder alone."""
 
 WAYS = {
-    "PTSAM fine": Way(Prompts(PROMPTS), 0.2, 3),
-    "PTSAM compared": Way(Prompts(PROMPTS, comparison="embedding"), 0.2, 3),
+    "PTSAM fine": Way(replace(PUBLISHED, comparison="fine"), 0.2, 3),
+    "PTSAM compared": Way(replace(PUBLISHED, comparison="embedding"), 0.2, 3),
     "PTSAM decoder": Way(PUBLISHED, 0.2, 3),
     "PTSAM decoder + encoder": Way(replace(PUBLISHED, encoder=PROMPTS), 2e-2, 3),
     "mask decoder": Way(MaskDecoder(), 5e-4, 3),

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from test_tuning import config, pairs, train
 from torch.nn import functional
 
 from napari_medseg.io import model_file
+from napari_medseg.io.pairs import Pair, gather
+from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.fine_embedding import as_one_map, fine_embedding
 from napari_medseg.models.prompts import PromptedDecoder, PromptedSam
+from napari_medseg.training.fineness import how_compared
 from napari_medseg.training.goals import ClassGoal
 from napari_medseg.training.prompt_tuning import PromptTuning
-from napari_medseg.training.tuning import compared, study_of
+from napari_medseg.training.tuning import study_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from napari_medseg.io.pairs import Pairs
 
 STRIDE = 8
 
@@ -65,12 +72,40 @@ def test_it_sees_what_lies_between_pixels_of_the_embedding() -> None:
     assert plain.max() < 0.6
 
 
+def stripes(width: int, *, sparse: bool = False) -> Pairs:
+    """Return an image with stripes of a width, as wide as the gaps between them."""
+    rows = np.arange(512) // width % 2
+    labels = np.repeat(rows[:, None], 512, axis=1).astype(np.int32)
+    pair = Pair("stripes", labels[None].astype(np.float32), labels + sparse)
+    return gather([pair], annotation="sparse" if sparse else "dense")
+
+
 @pytest.mark.parametrize(
-    ("kind", "extra", "expected"),
-    [("nano", 0, "fine"), ("nano", 8, "embedding"), ("vit_b", 0, "embedding")],
+    ("width", "changes", "expected"),
+    [
+        (8, {}, "fine"),
+        (48, {}, "embedding"),
+        # seen at half the resolution, they are thin
+        (48, {"working_size": 256}, "fine"),
+        (8, {"encoder_prompts": 8}, "embedding"),
+        (64, {"comparison": "fine"}, "fine"),
+        (8, {"comparison": "none"}, "none"),
+    ],
 )
-def test_quick_sams_look_four_times(kind: str, extra: int, expected: str) -> None:
-    assert compared(PromptTuning(encoder_prompts=extra), kind) == expected
+def test_thin_objects_are_compared_finely(
+    width: int, changes: dict[str, Any], expected: str
+) -> None:
+    nano = load_backbone("nano")
+    found = how_compared(PromptTuning(**changes), nano, stripes(width))
+    assert found == expected
+
+
+def test_a_slow_sam_looks_once_and_so_do_scribbles() -> None:
+    nano = load_backbone("nano")
+    slow = replace(nano, kind="vit_b")
+    assert how_compared(PromptTuning(), slow, stripes(8)) == "embedding"
+    scribbles = stripes(8, sparse=True)
+    assert how_compared(PromptTuning(), nano, scribbles) == "embedding"
 
 
 def test_the_decoder_sees_the_first_look_alone(sam: str) -> None:

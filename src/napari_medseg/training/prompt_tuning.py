@@ -29,9 +29,9 @@ class PromptTuning(TrainingSettings):
     comparison: str = setting(
         "auto",
         "Each prompt is also a prototype, compared with SAM's embedding of each pixel: "
-        "with one of four times as many pixels (fine; by default for small SAMs), or "
-        "with the embedding itself; with none, prompts act through SAM's decoder "
-        "alone, as in the paper.",
+        "with one of four times as many pixels (fine; by default for thin objects and "
+        "small SAMs), or with the embedding itself; with none, prompts act through "
+        "SAM's decoder alone, as in the paper.",
         choices=("auto", "fine", "embedding", "none"),
     )
     start_from: str = setting(

@@ -28,6 +28,7 @@ from napari_medseg.models.prompts import (
     PromptedSam,
 )
 from napari_medseg.training.conduct import Conduct
+from napari_medseg.training.fineness import how_compared
 from napari_medseg.training.goals import ClassGoal, ObjectGoal
 from napari_medseg.training.learners import AdaptedSam
 from napari_medseg.training.model_card import card_of
@@ -57,9 +58,6 @@ PromptStudy = Study[AdaptedSam, "PromptTuning"]
 
 CONDUCT = Conduct()
 """Nothing kept, nobody to stop it, nothing to look at."""
-
-QUICK = ("nano",)
-"""Kinds of SAM that can look at an image four times where others look once."""
 
 CLICK_NOISE = 0.02
 """Noise on prompts that begin as a click's embedding, so that they are not alike."""
@@ -91,26 +89,26 @@ class Prompts:
     initial: str = "noise"
     output: int = 0
     background: bool = False
-    comparison: str = "fine"
+    comparison: str = "embedding"
     start: Start | None = None
 
     @classmethod
     def of(
         cls,
         config: PromptTuning,
-        kind: str,
+        comparison: str,
         *,
         background: bool = False,
         start: Start | None = None,
     ) -> Prompts:
-        """Return what a config asks for, of a kind of SAM."""
+        """Return what a config asks for, with what `how_compared` says."""
         return cls(
             config.prompts,
             config.encoder_prompts,
             config.initial,
             config.output,
             background,
-            compared(config, kind, start),
+            comparison,
             start,
         )
 
@@ -163,26 +161,6 @@ class Prompts:
                 comparison.fit(model.embed(window[None])[0] for window in windows)
             else:
                 comparison.fit(windows)
-
-
-def compared(config: PromptTuning, kind: str, start: Start | None = None) -> str:
-    """Return how prompts are compared with the embedding: ``fine`` for quick SAMs.
-
-    Parameters
-    ----------
-    config : PromptTuning
-        Settings.
-    kind : str
-        Kind of the SAM that is tuned.
-    start : Start, optional
-        A model to go on from, whose prompts mean something compared as they were.
-    """
-    if start is not None:
-        return start.compared
-    if config.comparison != "auto":
-        return config.comparison
-    quick = kind in QUICK and not config.encoder_prompts
-    return "fine" if quick else "embedding"
 
 
 def tune(
@@ -274,7 +252,9 @@ def study_of(
     start = None
     if config.start_from:
         start = read_start(config.start_from, _method(parts=parts), backbone)
-    adaptation = Prompts.of(config, backbone.kind, background=parts, start=start)
+    # prompts that are gone on from mean something compared as they were
+    comparison = start.compared if start else how_compared(config, backbone, goal.pairs)
+    adaptation = Prompts.of(config, comparison, background=parts, start=start)
     learner = AdaptedSam(backbone, adaptation, config.working_size, config.views)
     return Study(learner, goal, config, conduct, objective, unlabelled)
 
@@ -318,7 +298,7 @@ def model_file_of(study: PromptStudy, report: TrainingReport) -> ModelFile:
     # a path says who tuned
     begun = Path(study.config.start_from).name
     config = {"sam": backbone.name, "start_from": begun}
-    # as it was decided: settings may leave it to the kind of SAM
+    # as it was decided: settings may leave it to the images
     config["comparison"] = getattr(study.learner.adaptation, "comparison", "none")
     card = card_of(
         study,
