@@ -37,6 +37,7 @@ from unet import train_unet
 from napari_medseg import metrics
 from napari_medseg._types import AnySegmenter, Prediction, default_classes, finish
 from napari_medseg.inference import open_segmenter
+from napari_medseg.io.pairs import Pairs
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.models.prompts import PromptedSam, trained_count
 from napari_medseg.training.baseline import better_otsu
