@@ -467,9 +467,11 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         sharey=True,
         squeeze=False,
     )
-    colours = dict(zip(METHODS, pyplot.colormaps["tab10"].colors, strict=False))
+    # what the default amounts to is drawn as the default
+    methods = [method for method in METHODS if method not in LEADING.values()]
+    colours = dict(zip(methods, pyplot.colormaps["tab10"].colors, strict=False))
     for name, axes in zip(names, panels.flat, strict=False):
-        for method in METHODS:
+        for method in methods:
             points = [
                 (count, float(np.mean(found)))
                 for count in counts[name]
