@@ -33,7 +33,6 @@ from napari_medseg.io.images import read_annotation
 from napari_medseg.io.pairs import Pair, Pairs, gather
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.training.conduct import Conduct
-from napari_medseg.training.fineness import how_compared
 from napari_medseg.training.goals import ClassGoal
 from napari_medseg.training.learners import AdaptedSam
 from napari_medseg.training.noisy import find_suspects, spatial_noise
@@ -170,9 +169,8 @@ def trained(
     """Train one way."""
     config = PromptTuning(seed=seed, steps=STEPS, views=views)
     goal = ClassGoal(pairs)
-    learner = AdaptedSam(
-        backbone, Prompts.of(config, how_compared(config, backbone, pairs)), None, views
-    )
+    # wrong labels shall not change how finely prompts are compared
+    learner = AdaptedSam(backbone, Prompts.of(config, "embedding"), None, views)
     study = Study(learner, goal, config, Conduct(), objective)
     finish(study.run())
     return study
