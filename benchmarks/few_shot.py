@@ -478,13 +478,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 if (found := _values_at(rows, name, method, count))
             ]
             if len(points) > 1:
-                axes.plot(
-                    *zip(*points, strict=True),
-                    marker="o",
-                    markersize=4,
-                    label=method,
-                    color=colours[method],
-                )
+                style = {"marker": "o", "markersize": 4, "color": colours[method]}
+                axes.plot(*zip(*points, strict=True), label=method, **style)
         axes.set_title(name, fontsize=10)
         axes.set_xscale("log", base=2)
         axes.set_xticks(counts[name], [str(count) for count in counts[name]])
