@@ -206,15 +206,21 @@ def run(
         if cell in done:
             continue
         budget = done[leader]["seconds"] if leader in done else 0.0
-        twin = replace(cell, method=leading(drawn(data, cell)))
-        if cell.method == LEADER and twin in done:
-            row = done[twin] | {"method": LEADER}
-        else:
-            row = in_process(data, cell, budget, most, QUICK_SHARE if quick else 1.0)
-        done[cell] = row
-        with out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(cell, row.get("dice", row.get("error")), flush=True)
+        way = leading(drawn(data, cell)) if cell == leader else cell.method
+        twin = replace(cell, method=way)
+        if twin not in done:
+            share = QUICK_SHARE if quick else 1.0
+            done[twin] = keep(in_process(data, twin, budget, most, share), out)
+        if twin != cell:
+            done[cell] = keep(done[twin] | {"method": LEADER}, out)
+
+
+def keep(row: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write a line of the results, and return it."""
+    with out.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(key(row), row.get("dice", row.get("error")), flush=True)
+    return row
 
 
 def drawn(data: Path, cell: Cell) -> Pairs:
@@ -288,9 +294,9 @@ def trained(
     if method == LIGHT:
         study = light(pairs, seconds, seed)
     else:
-        way = leading(pairs) if method == LEADER else method
-        budget = 0.0 if way in (*LEADING.values(), PUBLISHED) else seconds
-        study = studied(WAYS[way], pairs, budget, seed, share)
+        usual = (*LEADING.values(), PUBLISHED)
+        budget = 0.0 if method in usual else seconds
+        study = studied(WAYS[method], pairs, budget, seed, share)
     weights = {
         name: item.detach().contiguous()
         for name, item in study.trained.named_parameters()

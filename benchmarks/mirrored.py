@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from few_shot import LEADER, measure, read, trained, weights
+from few_shot import leading, measure, read, trained, weights
 from sets import SETS
 
 from napari_medseg.inference import of_model_file
@@ -67,7 +67,7 @@ def run(
 def measured(data: Path, name: str, images: int, seed: int) -> dict[str, Any]:
     """Tune on a set and measure both ways."""
     pairs, test = SETS[name].draw(data, images, seed), SETS[name].test(data)
-    segmenter, _ = trained(LEADER, pairs, 0.0, seed)
+    segmenter, _ = trained(leading(pairs), pairs, 0.0, seed)
     study = segmenter.study
     model_file = model_file_of(study, study.report())
     found: dict[str, Any] = {"test": len(test)}
