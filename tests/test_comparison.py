@@ -131,11 +131,14 @@ def test_statistics_are_not_measured_on_held_out_images(sam: str) -> None:
     assert torch.equal(study.trained.get_buffer("comparison.mean"), expected.mean)
 
 
-@pytest.mark.parametrize("extra", [0, 2])
+@pytest.mark.parametrize(
+    ("extra", "comparison"), [(0, "fine"), (0, "embedding"), (2, "embedding")]
+)
 def test_a_model_file_compares_as_the_training_did(
-    extra: int, sam: str, tmp_path: Path
+    extra: int, comparison: str, sam: str, tmp_path: Path
 ) -> None:
-    settings = config(sam, encoder_prompts=extra, validate=0, learning_rate=0.05)
+    changes = {"encoder_prompts": extra, "comparison": comparison}
+    settings = config(sam, validate=0, learning_rate=0.05, **changes)
     study = study_of(ClassGoal(pairs(3)), settings)
     finish(study.run())
     made = model_file_of(study, study.report())

@@ -39,9 +39,11 @@ def fine_embedding(
     -------
     Tensor
         ``(B, fineness² * D, h, w)``: the embedding itself, then those of the image
-        moved to the left, then those of it moved up.
+        moved to the left, up, and both.
     """
     first = encode(images)
+    if fineness == 1:
+        return first
     step = images.shape[-1] // (first.shape[-1] * fineness)
     looks = [first]
     for place in range(1, fineness**2):

@@ -2,7 +2,7 @@
 
 What is thinner than a few pixels of SAM's embedding lies between them. There a fine
 comparison (`napari_medseg.models.fine_embedding`) sees more; of large objects it sees
-no more than the embedding itself, in twice the time.
+no more than the embedding itself, and takes longer.
 """
 
 from __future__ import annotations
