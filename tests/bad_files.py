@@ -148,6 +148,11 @@ KINDS: dict[str, tuple[str, Maker, bool]] = {
     "folder named .tif": ("folder.tif", lambda path: path.mkdir(), False),
     "JPEG named .png": ("jpeg.png", _saved(cell(), kind="JPEG"), True),
     "PNG named .tif": ("png.tif", _saved(cell(), kind="PNG"), False),
+    "PNG named .tif, cut off": (
+        "png cut.tif",
+        _cut(_saved(cell(), kind="PNG"), 0.6),
+        False,
+    ),
     "GIF named .png": ("gif.png", _saved(cell(), kind="GIF"), True),
     "GIF": ("picture.gif", _saved(cell()), False),
     "spreadsheet": ("table.csv", _bytes(b"a,b\n1,2\n"), False),

@@ -106,7 +106,8 @@ def damaged(path: Path, error: BaseException) -> InputError:
     if kind and ending.lower() not in _MAGIC[kind]:
         return InputError(
             f"{path} is a {kind} file, whatever its name says, and is not read as a "
-            f"{ending} file. Give it the ending {_MAGIC[kind][0]}."
+            f"{ending} file. Give it the ending {_MAGIC[kind][0]}; if it still cannot "
+            "be read, it is damaged too, so copy it again from the original."
         )
     words = " ".join(str(error).split())[:120] or type(error).__name__
     return InputError(
