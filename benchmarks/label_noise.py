@@ -1,6 +1,7 @@
 """What wrong labels cost, and how much of it is won back by doubting them.
 
     python benchmarks/label_noise.py run --data DIR [--quick] [--minutes M]
+    python benchmarks/label_noise.py run --data DIR --segmenter med2d
     python benchmarks/label_noise.py table [--out RESULTS.jsonl]
 
 ``--quick`` is one set, one level, 16 images with one changed view each.
@@ -8,9 +9,11 @@
 Sets × seeds × levels of noise × ways to train: on the clean labels, on the noisy ones
 as they are, and on the noisy ones with ``--label-noise spatial``. All ways get the same
 images, views, embeddings, steps and held-out images (whose labels are as noisy); Dice
-is that on clean labels of test images. Where labels were doubted, it is also measured
-how well the suspect labels are those that were made wrong. Each line of the results is
-a run; what is done is not done again, and ``--minutes`` ends between two runs.
+is that on clean labels of test images. PTSAM learns, or with ``--segmenter med2d`` the
+light network from scratch, which sees no image twice alike. Where labels were doubted,
+it is also measured how well the suspect labels are those that were made wrong. Each
+line of the results is a run; what is done is not done again, and ``--minutes`` ends
+between two runs.
 """
 
 from __future__ import annotations
@@ -34,17 +37,24 @@ from napari_medseg.io.pairs import Pair, Pairs, gather
 from napari_medseg.models.backbone import load_backbone
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal
-from napari_medseg.training.learners import AdaptedSam
+from napari_medseg.training.learners import AdaptedSam, Learner, WholeNetwork
+from napari_medseg.training.network_training import Med2dTraining
 from napari_medseg.training.noisy import find_suspects, spatial_noise
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.study import Study, supervised
 from napari_medseg.training.tuning import Prompts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     from torch import Tensor
 
     from napari_medseg.models.backbone import Backbone
+    from napari_medseg.training.settings import TrainingSettings
     from napari_medseg.training.study import ObjectiveFactory
+
+    Learns: TypeAlias = Callable[[int], tuple[TrainingSettings, Learner]]
 
 RESULTS = Path("benchmarks/results/label_noise.jsonl")
 
@@ -54,8 +64,9 @@ SEEDS = (0, 1, 2)
 
 WAYS = ("plain", "spatial")
 
-STEPS = 300
-"""Steps of every way: from noisy labels prompts take longer to find what is wanted."""
+STEPS = {"ptsam": 300, "med2d": 600}
+"""Steps of every way, by what learns: from noisy labels it takes longer than usual to
+find what is wanted, and a network begins from nothing."""
 
 QUICK_TASK, QUICK_IMAGES, QUICK_TEST, QUICK_VIEWS = "lungs", 16, 12, 1
 
@@ -107,11 +118,11 @@ class Remembering:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
 
-    def embed(self, inputs: Tensor, device: torch.device) -> Tensor:
+    def embed(self, inputs: Tensor, device: torch.device, fineness: int = 1) -> Tensor:
         """Return the embedding of a window, computed or remembered."""
         key = inputs.numpy().tobytes()
         if key not in self._known:
-            self._known[key] = self._backbone.embed(inputs, device)
+            self._known[key] = self._backbone.embed(inputs, device, fineness)
         return self._known[key]
 
 
@@ -160,20 +171,34 @@ def _worse(
 
 
 def trained(
-    backbone: Any,
-    pairs: Pairs,
-    seed: int,
-    objective: ObjectiveFactory,
-    views: int | None,
+    learns: Learns, pairs: Pairs, seed: int, objective: ObjectiveFactory
 ) -> Study:
     """Train one way."""
-    config = PromptTuning(seed=seed, steps=STEPS, views=views)
-    goal = ClassGoal(pairs)
-    # wrong labels shall not change how finely prompts are compared
-    learner = AdaptedSam(backbone, Prompts.of(config, "embedding"), None, views)
-    study = Study(learner, goal, config, Conduct(), objective)
+    config, learner = learns(seed)
+    study = Study(learner, ClassGoal(pairs), config, Conduct(), objective)
     finish(study.run())
     return study
+
+
+def ptsam(backbone: Any, views: int | None) -> Learns:
+    """Return how prompts of a SAM begin, by the seed.
+
+    Wrong labels shall not change how finely they are compared.
+    """
+
+    def begin(seed: int) -> tuple[TrainingSettings, Learner]:
+        config = PromptTuning(seed=seed, steps=STEPS["ptsam"], views=views)
+        return config, AdaptedSam(
+            backbone, Prompts.of(config, "embedding"), None, views
+        )
+
+    return begin
+
+
+def med2d(seed: int) -> tuple[TrainingSettings, Learner]:
+    """Return how the light network begins."""
+    config = Med2dTraining(seed=seed, steps=STEPS["med2d"], device="cpu")
+    return config, WholeNetwork.of(config)
 
 
 def found_wrong(study: Study, clean: Pairs) -> dict[str, float]:
@@ -224,6 +249,7 @@ def run(
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
     out: Annotated[Path | None, typer.Option(help="Results, a line a run.")] = None,
     quick: Annotated[bool, typer.Option(help="One seed, the middle level.")] = False,
+    segmenter: Annotated[str, typer.Option(help="ptsam, or med2d.")] = "ptsam",
     only: Annotated[str, typer.Option(help="Only these tasks, by commas.")] = "",
     seeds: Annotated[str, typer.Option(help="Only these seeds, by commas.")] = "",
     minutes: Annotated[float, typer.Option(help="Begin no run after these.")] = 1e9,
@@ -233,12 +259,8 @@ def run(
     out = out or (QUICK_RESULTS if quick else RESULTS)
     out.parent.mkdir(parents=True, exist_ok=True)
     keys = ("task", "seed", "level", "way")
-    done = {
-        tuple(row[key] for key in keys)
-        for row in read(out)
-        if row.get("sam") == weights()
-    }
-    backbone: dict[tuple[str, int], Any] = {}
+    done = {tuple(row[key] for key in keys) for row in of_segmenter(out, segmenter)}
+    learns: dict[tuple[str, int], Learns] = {}
     names = [QUICK_TASK] if quick else only.split(",") if only else [*TASKS]
     chosen = [int(seed) for seed in seeds.split(",") if seed]
     chosen = chosen or list(SEEDS[:1] if quick else SEEDS)
@@ -247,16 +269,32 @@ def run(
             continue
         if time.monotonic() - started > 60 * minutes:
             break
-        if (name, seed) not in backbone:
-            backbone = {(name, seed): Remembering(load_backbone(PromptTuning().sam))}
-        row = one(backbone[name, seed], data, name, seed, level, way, quick)
+        if (name, seed) not in learns:
+            # the runs of one set and seed share their embeddings
+            learns = {(name, seed): learning(segmenter, quick)}
+        row = one(learns[name, seed], data, name, seed, level, way, quick)
         with out.open("a") as file:
-            file.write(json.dumps({"sam": weights(), **row}) + "\n")
+            known = {"sam": weights(), "segmenter": segmenter}
+            file.write(json.dumps(known | row) + "\n")
         print(json.dumps(row), flush=True)
 
 
+def learning(segmenter: str, quick: bool) -> Learns:
+    """Return how a segmenter begins."""
+    if segmenter == "med2d":
+        return med2d
+    backbone = Remembering(load_backbone(PromptTuning().sam))
+    return ptsam(backbone, QUICK_VIEWS if quick else None)
+
+
+def of_segmenter(out: Path, segmenter: str) -> list[dict[str, Any]]:
+    """Return the rows of a segmenter; of PTSAM those of the SAM in the package."""
+    rows = [row for row in read(out) if row.get("segmenter", "ptsam") == segmenter]
+    return [row for row in rows if segmenter != "ptsam" or row["sam"] == weights()]
+
+
 def one(
-    backbone: Any,
+    learns: Learns,
     data: Path,
     name: str,
     seed: int,
@@ -270,9 +308,8 @@ def one(
         clean, test = clean[:QUICK_IMAGES], test[:QUICK_TEST]
     given = clean if level == "none" else corrupted(name, clean, level, seed, data)
     began = time.monotonic()
-    learning = spatial_noise if way == "spatial" else supervised
-    views = QUICK_VIEWS if quick else None
-    study = trained(backbone, given, seed, learning, views)
+    objective = spatial_noise if way == "spatial" else supervised
+    study = trained(learns, given, seed, objective)
     seconds = time.monotonic() - began
     facts = {
         "task": name,
@@ -292,9 +329,10 @@ def one(
 @app.command()
 def table(
     out: Annotated[Path, typer.Option(help="Results of `run`.")] = RESULTS,
+    segmenter: Annotated[str, typer.Option(help="What learned.")] = "ptsam",
 ) -> None:
     """Print the table of the documentation."""
-    rows = [row for row in read(out) if row.get("sam") == weights()]
+    rows = of_segmenter(out, segmenter)
     print("| task | level | clean | plain | spatial | gap closed | wrong | suspect |")
     print("|---|---|---|---|---|---|---|---|")
     for name in TASKS:

@@ -205,11 +205,20 @@ def test_the_same_weights_embed_alike(backbone: Backbone, checkpoint: Path) -> N
     assert torch.equal(again.embed(window(), CPU), backbone.embed(window(), CPU))
 
 
-def test_changing_an_embedding_leaves_the_kept_one(backbone: Backbone) -> None:
-    first = backbone.embed(window(), CPU)
-    expected = first.clone()
-    first.zero_()
-    assert torch.equal(backbone.embed(window(), CPU), expected)
+@pytest.mark.parametrize("fineness", [1, 2])
+def test_an_embedding_is_in_memory_once(backbone: Backbone, fineness: int) -> None:
+    """A training holds all of its embeddings, and so does the cache."""
+    first = backbone.embed(window(), CPU, fineness)
+    again = backbone.embed(window(), CPU, fineness)
+    assert again.data_ptr() == first.data_ptr()
+    assert len(first) == 256 * fineness**2
+
+
+def test_how_finely_it_looks_tells_embeddings_apart(backbone: Backbone) -> None:
+    plain = backbone.embed(window(), CPU)
+    fine = backbone.embed(window(), CPU, 2)
+    assert torch.equal(fine[:256], plain) and not torch.equal(fine[256:512], plain)
+    assert torch.equal(backbone.embed(window(), CPU), plain)
 
 
 def test_prompts_can_be_trained_on_a_kept_embedding(backbone: Backbone) -> None:

@@ -36,7 +36,8 @@ def test_few_images_are_held_out_once_each(count: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "held_out"), [(8, 2), (15, 3), (16, 4), (17, 4), (100, 25)]
+    ("count", "held_out"),
+    [(8, 2), (15, 3), (16, 4), (17, 4), (100, 25), (256, 64), (1000, 64)],
 )
 def test_a_quarter_is_held_out_of_more(count: int, held_out: int) -> None:
     (split,) = split_images(both(count), None, 0)

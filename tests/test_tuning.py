@@ -18,6 +18,7 @@ from napari_medseg.io import model_file
 from napari_medseg.io.pairs import Pair, Pairs, gather, read_pairs
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal
+from napari_medseg.training.kept import Kept
 from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.report import Trained, TrainingReport, warnings_of
 from napari_medseg.training.scoring import Score, Summary, score_image
@@ -100,6 +101,38 @@ def test_any_number_of_images(
         assert 0 <= report.held_out.dice <= 1
         assert report.history[0]["step"] == 0
     assert json.loads(json.dumps(report.to_dict()))["parameters"] == 2048
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "views"),
+    [
+        (4, {}, 3),
+        (4, {"steps": 6, "batch": 2}, 2),
+        (4, {"steps": 3, "batch": 2}, 0),
+        (4, {"steps": 1}, 0),
+        (4, {"steps": 1, "views": 2}, 2),
+    ],
+)
+def test_no_more_views_are_embedded_than_are_looked_at(
+    count: int, changes: dict[str, Any], views: int, sam: str
+) -> None:
+    """But as many as were asked for."""
+    settings = config(sam, **{"views": None, "steps": 200, "validate": 0, **changes})
+    study = study_of(ClassGoal(pairs(count)), settings)
+    finish(study.prepare())
+    assert [len(kept) for kept in study.views] == [views] * count
+    assert [len(kept) for kept in study.windows] == [1] * count
+
+
+def test_embeddings_that_are_kept_on_the_disk_train_alike(
+    sam: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(pairs(8), sam)
+    monkeypatch.setenv("NAPARI_MEDSEG_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(Kept.__init__, "__defaults__", (3 * 256 * 8 * 8 * 2, None))
+    assert same(train(pairs(8), sam), plain, tmp_path)
+    assert (tmp_path / "weights").is_dir()
+    assert not list((tmp_path / "weights").glob("*/*.bin"))
 
 
 def test_the_score_is_that_of_the_model_in_the_file(sam: str) -> None:

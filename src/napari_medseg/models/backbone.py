@@ -16,6 +16,7 @@ from napari_medseg.models import checkpoints, vit
 from napari_medseg.models import sam as sams
 from napari_medseg.models.devices import compute_dtype
 from napari_medseg.models.embeddings import EmbeddingCache, signature
+from napari_medseg.models.fine_embedding import fine_embedding
 from napari_medseg.models.judge import load_judge
 from napari_medseg.models.registry import SAMS, lookup
 from napari_medseg.models.weights import (
@@ -81,7 +82,7 @@ class Backbone:
     judge_file: str = ""
     _light: ImageEncoderViT | None = field(default=None, init=False, repr=False)
 
-    def embed(self, inputs: Tensor, device: torch.device) -> Tensor:
+    def embed(self, inputs: Tensor, device: torch.device, fineness: int = 1) -> Tensor:
         """Embed one window, or take its embedding from the cache.
 
         Parameters
@@ -90,24 +91,30 @@ class Backbone:
             ``float32 (3, S, S)``, standardised and padded.
         device : torch.device
             Where to compute.
+        fineness : int
+            Looks along each side; see `fine_embedding`.
 
         Returns
         -------
         Tensor
-            ``float16 (256, h, w)`` on the processor.
+            ``float16 (fineness² * 256, h, w)`` on the processor. It is the one that
+            is kept, not a copy, and must not be changed.
         """
         dtype = compute_dtype(device)
-        key = signature(inputs, self.digest, dtype)
 
-        def compute() -> Tensor:
+        def encode(windows: Tensor) -> Tensor:
             encoder = self._encoder(dtype)
             _bring(encoder, device)
             with torch.inference_mode(), autocast(device):
-                result = sams.encode(encoder, inputs[None].to(device))
-            return result[0].to(torch.float16)
+                result = sams.encode(encoder, windows.to(device)).to(torch.float16)
+            # a tensor made in inference mode cannot take part in training
+            return result.clone()
 
-        # a tensor made in inference mode cannot take part in training
-        return self.cache.get(key, compute).clone()
+        def compute() -> Tensor:
+            return fine_embedding(encode, inputs[None], fineness)[0]
+
+        key = signature(inputs, self.digest, dtype, fineness)
+        return self.cache.get(key, compute)
 
     def _encoder(self, dtype: torch.dtype) -> nn.Module:
         """Return the image encoder, its matrices cast once where they would be often.

@@ -27,7 +27,9 @@ DISK_BYTES = 4 * 1024**3
 """Embeddings kept on disk, at most; those unused for longest go first."""
 
 
-def signature(inputs: Tensor, weights: str, dtype: torch.dtype) -> str:
+def signature(
+    inputs: Tensor, weights: str, dtype: torch.dtype, fineness: int = 1
+) -> str:
     """Return what an embedding depends on, as a SHA-256.
 
     Parameters
@@ -39,13 +41,16 @@ def signature(inputs: Tensor, weights: str, dtype: torch.dtype) -> str:
         SHA-256 of the weights.
     dtype : torch.dtype
         What the encoder computes in.
+    fineness : int
+        How finely it looks.
 
     Returns
     -------
     str
         64 hexadecimal digits.
     """
-    digest = hashlib.sha256(f"{weights} {dtype} {tuple(inputs.shape)}".encode())
+    made = f"{weights} {dtype} {tuple(inputs.shape)} {fineness}"
+    digest = hashlib.sha256(made.encode())
     digest.update(inputs.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -85,7 +90,7 @@ class EmbeddingCache:
         Returns
         -------
         Tensor
-            ``(256, h, w)``, on the processor.
+            ``(fineness² * 256, h, w)``, on the processor: the one that is kept.
         """
         if key in self._memory:
             self._memory.move_to_end(key)

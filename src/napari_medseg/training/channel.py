@@ -76,7 +76,6 @@ class NewChannel:
     file: ModelFile
     config: ChannelTraining
     keeps_inputs: ClassVar[bool] = False
-    kept_views: ClassVar[int] = 0
     shrink: ClassVar[int] = 1
     begun_as: ClassVar[str] = "the old model on its own channel"
 
@@ -106,6 +105,10 @@ class NewChannel:
     def framing(self, pairs: Pairs) -> Framing:
         """Return the windows of the old model."""
         return from_dict(Framing, self.file.card.framing, "the old model's framing")
+
+    def kept_views(self, most: int) -> int:
+        """Return 0: views are made for their step."""
+        return 0
 
     def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
         """Return the window as it is."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import torch
 
 from napari_medseg.io.normalise import Normalisation
-from napari_medseg.models.fine_embedding import fine_embedding
 from napari_medseg.models.framing import Framing
 from napari_medseg.models.networks import network_class
 from napari_medseg.models.prompts import PromptedDecoder, PromptedSam
@@ -58,9 +57,14 @@ class Learner(Protocol):
         """Whether views are made, and prepared, once for the whole training."""
         ...
 
-    @property
-    def kept_views(self) -> int:
-        """Changed views an image, where they are kept."""
+    def kept_views(self, most: int) -> int:
+        """Return how many changed views of an image are kept, where any are.
+
+        Parameters
+        ----------
+        most : int
+            As many as a training can look at. More are kept where they were asked for.
+        """
         ...
 
     @property
@@ -202,10 +206,9 @@ class AdaptedSam:
         """Whether embeddings are kept."""
         return self.adaptation.keeps_embeddings
 
-    @property
-    def kept_views(self) -> int:
-        """Changed views an image."""
-        usual = VIEWS.get(self.backbone.kind, 1)
+    def kept_views(self, most: int) -> int:
+        """Return how many changed views of an image are kept."""
+        usual = min(max(0, most), VIEWS.get(self.backbone.kind, 1))
         return usual if self.views is None else self.views
 
     def normalisation(self, pairs: Pairs) -> Normalisation:
@@ -218,12 +221,8 @@ class AdaptedSam:
         return Framing.for_images([pair.annotation.shape for pair in pairs], size)
 
     def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
-        """Embed a window, as often as the adaptation wants it looked at."""
-
-        def encode(windows: Tensor) -> Tensor:
-            return self.backbone.embed(windows[0], device)[None]
-
-        return fine_embedding(encode, inputs[None], self.adaptation.fineness)[0]
+        """Embed a window, as finely as the adaptation wants it looked at."""
+        return self.backbone.embed(inputs, device, self.adaptation.fineness)
 
     def build(
         self, channels: int, classes: int, generator: torch.Generator
@@ -261,7 +260,6 @@ class WholeNetwork:
     config: NetworkTraining
     pretrained: Pretrained | Published | None = None
     keeps_inputs: ClassVar[bool] = False
-    kept_views: ClassVar[int] = 0
     begun_as: ClassVar[str] = ""
 
     @classmethod
@@ -301,6 +299,10 @@ class WholeNetwork:
         # a window that is larger than an image would be mostly margin
         side = min(self.config.window, _rounded_up(longest / reduction))
         return Framing(tile=side * reduction, size=side)
+
+    def kept_views(self, most: int) -> int:
+        """Return 0: views are made for their step."""
+        return 0
 
     def prepare(self, inputs: Tensor, device: torch.device) -> Tensor:
         """Return the window as it is."""

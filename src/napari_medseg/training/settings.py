@@ -48,7 +48,9 @@ class TrainingSettings:
         (), "SHA-256 of those images, that a replay has the same; set by run files."
     )
     validate: int | None = setting(
-        None, "Images held out to measure on; by default a quarter, or folds.", ge=0
+        None,
+        "Images held out to measure on; by default a quarter (64 at most), or folds.",
+        ge=0,
     )
     folds: int | None = setting(
         None, "Hold out each image once, in so many trainings and a last one.", ge=2

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 HOLD_OUT_FROM = 8
 """With so many images a quarter is held out; with fewer, folds are made."""
 
+MOST_HELD_OUT = 64
+"""Images that are held out, at most: enough to tell the best step."""
+
 FOLDS = 3
 """Folds, where there are as many images."""
 
@@ -49,8 +52,8 @@ def split_images(
     classes : sequence of frozenset of int
         The classes that are annotated on each image.
     validate : int or None
-        Images to hold out; None holds out a quarter of 8 or more images, and makes
-        three folds of fewer (each image is held out once).
+        Images to hold out; None holds out a quarter of 8 or more images, 64 at most,
+        and makes three folds of fewer (each image is held out once).
     seed : int
         Of the choice. Where it can be, no class is held out whole.
     folds : int, optional
@@ -77,7 +80,8 @@ def split_images(
         )
     if validate is None and 1 < count < HOLD_OUT_FROM:
         return _folds(count, FOLDS, seed)
-    held_out = count // 4 if validate is None else validate
+    quarter = min(count // 4, MOST_HELD_OUT)
+    held_out = quarter if validate is None else validate
     if held_out == 0:
         return []
     for attempt in range(_TRIES):

@@ -20,6 +20,7 @@ import torch
 from napari_medseg._types import Job, Progress
 from napari_medseg.io.normalise import normalise
 from napari_medseg.models.devices import resolve_device
+from napari_medseg.training.kept import Kept
 from napari_medseg.training.learners import Learner
 from napari_medseg.training.measuring import HeldOut, report_of
 from napari_medseg.training.pace import affordable_steps
@@ -146,6 +147,7 @@ class Study(Generic[LearnerT, SettingsT]):
         self.other_windows: list[View] = []
         self.windows: list[list[View]] = []
         self.views: list[list[View]] = []
+        self.kept = Kept()
         self.watched: Example | None = None
         self.parts: list[_Part] = []
 
@@ -169,7 +171,7 @@ class Study(Generic[LearnerT, SettingsT]):
             self.watched = self._example_without("watched", self.conduct.watch, 0)
         if not self.learner.keeps_inputs:
             return
-        count = self.learner.kept_views
+        count = self.learner.kept_views(self._views_seen)
         alone = self.splits[0].training if len(self.splits) == 1 else None
         total = len(self.examples) + len(self.others)
         for index, example in enumerate(self.examples):
@@ -179,14 +181,14 @@ class Study(Generic[LearnerT, SettingsT]):
                 changed_view(example, index * count + number, self.view_config)
                 for number in range(count if alone is None or index in alone else 0)
             )
-            self.windows.append([self._prepared(view) for view in plain])
-            self.views.append([self._prepared(view) for view in changed])
+            self.windows.append([self._kept(view) for view in plain])
+            self.views.append([self._kept(view) for view in changed])
         for index, example in enumerate(self.others, len(self.examples)):
             yield Progress(index, total, f"embedding {example.name}")
             plain = plain_views(example, self.view_config)
             # evenly over a large image, so that time and memory have a bound
             step = -(-len(plain) * len(self.others) // MOST)
-            self.other_windows += map(self._prepared, plain[:: max(1, step)])
+            self.other_windows += map(self._kept, plain[:: max(1, step)])
         yield Progress(total, total, "embedded")
 
     def _take_time(self) -> None:
@@ -206,10 +208,19 @@ class Study(Generic[LearnerT, SettingsT]):
         seen = normalise(image, self.normalisation)
         return Example(name, seen, np.zeros(seen.shape[1:], np.int32), number)
 
+    @property
+    def _views_seen(self) -> int:
+        """Changed views an image that a training can look at, beside its windows."""
+        return self.config.steps * self.config.batch // len(self.examples) - 1
+
     def _prepared(self, view: View) -> View:
         if not self.learner.keeps_inputs:
             return view
         return view._replace(inputs=self.learner.prepare(view.inputs, self.device))
+
+    def _kept(self, view: View) -> View:
+        made = self._prepared(view)
+        return made._replace(inputs=self.kept.keep(made.inputs))
 
     def model(self, training: Iterable[int]) -> nn.Module:
         """Return the module to train on some of the images; `prepare` comes first.
