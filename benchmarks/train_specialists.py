@@ -218,7 +218,7 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Tune the specialists that are missing and print their figures."""
-    # finely compared they are no better, and take four times as long to use
+    # by few_shot.py these kinds gain little from more, and it takes longer to use
     config = PromptTuning(
         sam="nano",
         seed=0,
