@@ -20,6 +20,7 @@ import torch
 from napari_medseg._types import Job, Progress
 from napari_medseg.io.normalise import normalise
 from napari_medseg.models.devices import resolve_device
+from napari_medseg.models.heap import give_back
 from napari_medseg.training.kept import Kept
 from napari_medseg.training.learners import Learner
 from napari_medseg.training.measuring import HeldOut, report_of
@@ -183,6 +184,7 @@ class Study(Generic[LearnerT, SettingsT]):
             )
             self.windows.append([self._kept(view) for view in plain])
             self.views.append([self._kept(view) for view in changed])
+            give_back()
         for index, example in enumerate(self.others, len(self.examples)):
             yield Progress(index, total, f"embedding {example.name}")
             plain = plain_views(example, self.view_config)
