@@ -166,6 +166,11 @@ def read(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_current(out: Path) -> list[dict[str, Any]]:
+    """Read the lines that were made with the weights of the SAM in the package."""
+    return [row for row in read(out) if row.get("sam") == weights()]
+
+
 @app.command()
 def run(
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
@@ -189,7 +194,7 @@ def run(
     started = time.monotonic()
     out = out or (QUICK_RESULTS if quick else RESULTS)
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = {key(row): row for row in read(out) if row.get("sam") == weights()}
+    done = {key(row): row for row in read_current(out)}
     most = QUICK_TEST if quick else TEST_IMAGES
     for cell in planned(quick):
         if sets and cell.set not in sets.split(","):
@@ -389,9 +394,8 @@ def table(
     draws: Annotated[int, typer.Option(help="Draws of images.")] = len(SEEDS),
 ) -> None:
     """Print the tables of the documentation, and draw the curve."""
-    found = [row for row in read(out) if "dice" in row]
-    rows = [row for row in found if row.get("sam") == weights()]
-    rows = [row for row in rows if row["seed"] in SEEDS[:draws]]
+    found = [row for row in read_current(out) if "dice" in row]
+    rows = [row for row in found if row["seed"] in SEEDS[:draws]]
     for count in sorted({row["images"] for row in rows}, reverse=True):
         print(f"\n{count} annotated images; Dice on images never tuned on\n")
         print(dice_table([row for row in rows if row["images"] == count]))

@@ -27,7 +27,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from few_shot import read, weights
+from few_shot import read_current, weights
 from sets import SETS
 
 from napari_medseg.api import train_job
@@ -144,7 +144,7 @@ def run(
     """Do the cases that are missing."""
     out = out or (QUICK_RESULTS if quick else RESULTS)
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = [row["case"] for row in read(out) if row["sam"] == weights()]
+    done = [row["case"] for row in read_current(out)]
     steps = QUICK_STEPS if quick else PromptTuning().steps
     for case in CASES:
         large = case.side > QUICK_SIDE or case.images > QUICK_IMAGES
@@ -171,7 +171,7 @@ def table(
     out: Annotated[Path, typer.Option(help="Results of `run`.")] = RESULTS,
 ) -> None:
     """Print the table of the documentation."""
-    rows = [row for row in read(out) if row["sam"] == weights()]
+    rows = read_current(out)
     print(
         "| images | side | classes | compared | numbers | embedding | tuning | "
         "peak memory | segmenting one |\n|---|---|---|---|---|---|---|---|---|"

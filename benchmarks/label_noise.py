@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import typer
 from corruption import CONTOURS, OBJECTS, corrupt_contour, corrupt_objects
-from few_shot import StudiedSegmenter, measure, read, weights
+from few_shot import StudiedSegmenter, measure, read, read_current, weights
 from sets import SETS
 
 from napari_medseg._types import finish
@@ -289,8 +289,8 @@ def learning(segmenter: str, quick: bool) -> Learns:
 
 def of_segmenter(out: Path, segmenter: str) -> list[dict[str, Any]]:
     """Return the rows of a segmenter; of PTSAM those of the SAM in the package."""
-    rows = [row for row in read(out) if row.get("segmenter", "ptsam") == segmenter]
-    return [row for row in rows if segmenter != "ptsam" or row["sam"] == weights()]
+    rows = read_current(out) if segmenter == "ptsam" else read(out)
+    return [row for row in rows if row.get("segmenter", "ptsam") == segmenter]
 
 
 def one(

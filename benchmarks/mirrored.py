@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from few_shot import leading, measure, read, trained, weights
+from few_shot import leading, measure, read_current, trained, weights
 from sets import SETS
 
 from napari_medseg.inference import of_model_file
@@ -46,11 +46,7 @@ def run(
     torch.set_num_threads(1)
     started = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = {
-        (row["set"], row["images"], row["seed"])
-        for row in read(out)
-        if row["sam"] == weights()
-    }
+    done = {(row["set"], row["images"], row["seed"]) for row in read_current(out)}
     for seed in range(seeds):
         for name in sets.split(",") if sets else SETS:
             if (name, images, seed) in done:
@@ -84,7 +80,7 @@ def table(
     out: Annotated[Path, typer.Option(help="Results of `run`.")] = RESULTS,
 ) -> None:
     """Print the table of the documentation: means over the draws."""
-    rows = [row for row in read(out) if row["sam"] == weights()]
+    rows = read_current(out)
     print(
         "| set | images | draws | once | mirrored | gain |\n|---|---|---|---|---|---|"
     )

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from few_shot import read, weights
+from few_shot import read_current, weights
 from sets import SETS, DataSet
 
 from napari_medseg import matching
@@ -85,7 +85,7 @@ def main(
 ) -> None:
     """Measure, and print the table in Markdown."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    rows = [row for row in read(out) if row.get("sam") == weights()]
+    rows = read_current(out)
     done = {(row["set"], row["seed"]) for row in rows}
     for seed in range(seeds):
         for name in sets.split(","):

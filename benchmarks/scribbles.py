@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from few_shot import read, weights
+from few_shot import read_current, weights
 from sets import SETS
 
 from napari_medseg import metrics
@@ -106,7 +106,7 @@ def run(
     torch.set_num_threads(1)
     out = out.with_stem(f"{out.stem}_quick") if quick else out
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = {(row["seed"], row["way"]) for row in read(out) if row["sam"] == weights()}
+    done = {(row["seed"], row["way"]) for row in read_current(out)}
     test = [read_pair(path, "masks") for path in SETS["heart"].paths(data)[1]]
     for seed, way in product(range(1 if quick else seeds), FOLDERS):
         if (seed, way) in done:
@@ -135,7 +135,7 @@ def table(
     out: Annotated[Path, typer.Option(help="Results of `run`.")] = RESULTS,
 ) -> None:
     """Print the table of the documentation."""
-    rows = [row for row in read(out) if row["sam"] == weights()]
+    rows = read_current(out)
     print(f"| annotation | labelled pixels | {' | '.join(CLASSES)} | mean |")
     print("|---" * (len(CLASSES) + 3) + "|")
     for way in FOLDERS:

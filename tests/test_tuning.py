@@ -104,24 +104,40 @@ def test_any_number_of_images(
 
 
 @pytest.mark.parametrize(
-    ("count", "changes", "views"),
+    ("looked_at", "asked", "views"),
     [
-        (4, {}, 3),
-        (4, {"steps": 6, "batch": 2}, 2),
-        (4, {"steps": 3, "batch": 2}, 0),
-        (4, {"steps": 1}, 0),
-        (4, {"steps": 1, "views": 2}, 2),
+        (600, None, 3),
+        (16, None, 3),
+        (12, None, 2),
+        (7, None, 0),
+        (3, None, 0),
+        (7, 2, 2),
     ],
 )
 def test_no_more_views_are_embedded_than_are_looked_at(
-    count: int, changes: dict[str, Any], views: int, sam: str
+    looked_at: int,
+    asked: int | None,
+    views: int,
+    sam: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """But as many as were asked for."""
-    settings = config(sam, **{"views": None, "steps": 200, "validate": 0, **changes})
-    study = study_of(ClassGoal(pairs(count)), settings)
+    monkeypatch.setattr("napari_medseg.training.study.LOOKED_AT", looked_at)
+    settings = config(sam, views=asked, validate=0)
+    study = study_of(ClassGoal(pairs(4)), settings)
     finish(study.prepare())
-    assert [len(kept) for kept in study.views] == [views] * count
-    assert [len(kept) for kept in study.windows] == [1] * count
+    assert [len(kept) for kept in study.views] == [views] * 4
+    assert [len(kept) for kept in study.windows] == [1] * 4
+
+
+@pytest.mark.parametrize("views", [None, 1])
+def test_a_run_of_few_minutes_is_replayed(
+    views: int | None, sam: str, tmp_path: Path
+) -> None:
+    """It did fewer steps than it was begun for, and the replay knows of those alone."""
+    first = train(pairs(8), sam, steps=30, views=views, minutes=1e-9)
+    assert first.report.steps < 30
+    assert same(train(pairs(8), first.config), first, tmp_path)
 
 
 def test_embeddings_that_are_kept_on_the_disk_train_alike(

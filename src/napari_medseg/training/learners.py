@@ -63,7 +63,7 @@ class Learner(Protocol):
         Parameters
         ----------
         most : int
-            As many as a training can look at. More are kept where they were asked for.
+            As many as a training looks at. More are kept where they were asked for.
         """
         ...
 

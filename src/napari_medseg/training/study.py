@@ -63,6 +63,9 @@ ObjectiveFactory: TypeAlias = "Callable[[AnyStudy, Sequence[int]], Objective[Any
 """Gives how a part of a study learns, of the study and the images it trains on."""
 
 
+LOOKED_AT = 600
+"""Views that a training looks at: 200 steps of three. More are not made by default."""
+
 FIRST_IMAGES = 4
 """Training images that a learner sees first, where nothing is kept of them."""
 
@@ -172,7 +175,8 @@ class Study(Generic[LearnerT, SettingsT]):
             self.watched = self._example_without("watched", self.conduct.watch, 0)
         if not self.learner.keeps_inputs:
             return
-        count = self.learner.kept_views(self._views_seen)
+        # beside an image's own windows; by no setting, as a replay has other steps
+        count = self.learner.kept_views(LOOKED_AT // len(self.examples) - 1)
         alone = self.splits[0].training if len(self.splits) == 1 else None
         total = len(self.examples) + len(self.others)
         for index, example in enumerate(self.examples):
@@ -191,6 +195,7 @@ class Study(Generic[LearnerT, SettingsT]):
             # evenly over a large image, so that time and memory have a bound
             step = -(-len(plain) * len(self.others) // MOST)
             self.other_windows += map(self._kept, plain[:: max(1, step)])
+            give_back()
         yield Progress(total, total, "embedded")
 
     def _take_time(self) -> None:
@@ -209,11 +214,6 @@ class Study(Generic[LearnerT, SettingsT]):
         """Return an image without annotation as an example, all background."""
         seen = normalise(image, self.normalisation)
         return Example(name, seen, np.zeros(seen.shape[1:], np.int32), number)
-
-    @property
-    def _views_seen(self) -> int:
-        """Changed views an image that a training can look at, beside its windows."""
-        return self.config.steps * self.config.batch // len(self.examples) - 1
 
     def _prepared(self, view: View) -> View:
         if not self.learner.keeps_inputs:
