@@ -35,9 +35,10 @@ from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models.backbone import Backbone, load_backbone
 from napari_medseg.models.candidates import GRID, Candidates
 from napari_medseg.models.clicks import Prompt, as_asked, corrected, deepest
+from napari_medseg.models.found import Found
 from napari_medseg.models.judge import VOICES, Judge, Voice
 from napari_medseg.models.mask_features import NAMES, agreement, describe
-from napari_medseg.models.sized import Found, SizedView
+from napari_medseg.models.sized import SizedView
 
 ROUND = (
     "dsb2018_nuclei",
@@ -60,7 +61,7 @@ OBJECTS = {"usiigaci_phase_contrast": 4}
 KINDS = ("click", "box", "correction")
 """Kinds of prompts."""
 
-MOST = 12
+MOST = 18
 """Masks a prompt, at most."""
 
 SOURCES = (*REAL, *MADE)

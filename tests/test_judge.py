@@ -57,6 +57,7 @@ def candidates(boxed: bool = False, seed: int = 0) -> Candidates:
         masks=masks,
         look=torch.arange(8) // 4,
         expected=torch.rand(8, generator=generator),
+        parted=torch.arange(8) >= 7,
         rule=torch.rand(8, generator=generator),
         within=torch.randn(8, 256, generator=generator),
         around=torch.randn(8, 256, generator=generator),
@@ -134,6 +135,24 @@ def test_contrast_is_the_difference_of_plain_means() -> None:
     assert feature(of, "contrast near")[0] == pytest.approx(
         max(apart) / usual, rel=0.02
     )
+
+
+def test_masks_are_described_as_well_where_looks_offer_more_or_fewer() -> None:
+    of = candidates()
+    kept = torch.tensor([0, 1, 4, 5, 6, 7])
+    per_mask = ("logits", "masks", "look", "expected", "parted", "rule")
+    fewer = of._replace(
+        **{name: getattr(of, name)[kept] for name in (*per_mask, "within", "around")}
+    )
+    for name in ("contrast near", "evenness", "edges at the outline", "log side"):
+        wanted = [feature(of, name)[index] for index in kept.tolist()]
+        assert feature(fewer, name) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_masks_of_sam_and_of_colours_are_told_apart() -> None:
+    of = candidates()
+    assert feature(of, "parted by colour") == [0.0] * 7 + [1.0]
+    assert feature(of, "mask 3") == [0.0, 0.0, 0.0, 1.0] + [0.0] * 4
 
 
 def test_nothing_is_compared_with_the_margin() -> None:

@@ -15,7 +15,7 @@ from napari_medseg._types import finish
 from napari_medseg.models import interactive, parts, sized
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import Backbone, load_backbone
-from napari_medseg.models.clicks import Asked, Prompt
+from napari_medseg.models.clicks import Asked, Prompt, as_asked
 from napari_medseg.models.interactive import InteractiveImage
 from napari_medseg.models.judging import (
     filling,
@@ -212,9 +212,58 @@ def test_round_a_click_sam_draws_what_it_does_of_those_cells(
         )
     ((_, _, answer),) = calls
     assert float(((answer.masks > 0) == (masks > 0)).float().mean()) > 0.97
-    # nothing is found elsewhere
-    assert all((each.logits[256:] < 0).all() for each in found)
-    assert all((each.logits[:, :176] < 0).all() for each in found)
+    # SAM finds nothing elsewhere
+    drawn = [each for each in found if not each.parted]
+    assert len(drawn) == 4
+    assert all((each.logits[256:] < 0).all() for each in drawn)
+    assert all((each.logits[:, :176] < 0).all() for each in drawn)
+
+
+def ring(shape: tuple[int, int]) -> np.ndarray:
+    """Return what the SAM of these tests does not know: it draws nonsense here."""
+    return disc(shape, (190, 210), 40) & ~disc(shape, (190, 210), 25)
+
+
+@pytest.mark.parametrize("boxed", [True, False])
+@pytest.mark.parametrize("dark", [True, False])
+def test_what_differs_in_colour_is_offered_though_sam_does_not_know_it(
+    backbone: Backbone, boxed: bool, dark: bool
+) -> None:
+    truth = ring((400, 500))
+    image = np.repeat((truth ^ dark)[None].astype(np.float32), 3, axis=0)
+    view = sized.SizedView(image, backbone, SIZES, torch.device("cpu"))
+    on = (190.0, 243.0)
+    # a click that takes the inside away, which would be filled otherwise
+    prompt = Prompt((on, (190.0, 210.0)), (True, False))
+    if boxed:
+        prompt = replace(prompt, box=(150.0, 170.0, 230.0, 250.0))
+    found = view.offered(as_asked(prompt), prompt.extent)
+    scores = []
+    for each in found:
+        mask = np.zeros(truth.shape, bool)
+        mask[each.look.box.slices] = each.in_image()
+        scores.append((likeness(mask, truth), each.parted))
+    assert max(scores) > (0.8, True)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "most"),
+    [
+        (Prompt(box=(150.0, 170.0, 230.0, 250.0)), 2),
+        (Prompt(((190.0, 210.0),), (True,)), 6),
+        # one look does not show both clicks
+        (Prompt(((190.0, 210.0), (20.0, 30.0)), (True, False)), 4),
+    ],
+)
+def test_in_an_image_of_one_colour_sam_alone_is_asked(
+    backbone: Backbone, prompt: Prompt, most: int
+) -> None:
+    rng = np.random.default_rng(0)
+    grain = rng.random((1, 400, 500), dtype=np.float32).repeat(3, axis=0)
+    for image, wanted in ((np.full_like(grain, 0.5), 0), (grain, most)):
+        view = sized.SizedView(image, backbone, SIZES, torch.device("cpu"))
+        found = view.offered(as_asked(prompt), prompt.extent)
+        assert sum(each.parted for each in found) == wanted
 
 
 def test_clicks_that_are_far_apart_are_drawn_in_the_whole_window() -> None:

@@ -12,12 +12,14 @@ import torch
 from torch.nn import functional
 
 from napari_medseg.models.framing import resize
+from napari_medseg.models.parting import softened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from napari_medseg._types import FloatArray
     from napari_medseg.models.looks import Look
 
 GRID = 128
@@ -38,17 +40,24 @@ class Sight(NamedTuple):
         ``float32 (3, GRID, GRID)``, the window's pixels, standardised.
     gist : Tensor
         ``float32 (256, COARSE, COARSE)``, the embedding.
+    soft : ndarray
+        ``float32 (3, Y, X)``, what the picture shows of the image, with less grain;
+        of its cells those that lie in the image as a whole.
     """
 
     embedding: Tensor
     picture: Tensor
     gist: Tensor
+    soft: FloatArray
 
     @classmethod
-    def of(cls, window: Tensor, embedding: Tensor) -> Sight:
+    def of(cls, look: Look, window: Tensor, embedding: Tensor) -> Sight:
         """Return a window ``(3, S, S)`` and its embedding ``(1, 256, h, w)``."""
         picture = resize(window[None], (GRID, GRID))[0]
-        return cls(embedding, picture, coarsened(embedding[0].cpu(), COARSE))
+        gist = coarsened(embedding[0].cpu(), COARSE)
+        rows, columns = whole_cells(look)
+        soft = softened(picture[:, :rows, :columns].numpy())
+        return cls(embedding, picture, gist, soft)
 
 
 class Candidates(NamedTuple):
@@ -57,13 +66,15 @@ class Candidates(NamedTuple):
     Attributes
     ----------
     logits : Tensor
-        ``float32 (M, GRID, GRID)``, as SAM drew them.
+        ``float32 (M, GRID, GRID)``, as SAM drew them, or colours did.
     masks : Tensor
         ``bool (M, GRID, GRID)``, the part of them that was meant.
     look : Tensor
         ``int64 (M,)``, the look of each.
     expected : Tensor
-        ``float32 (M,)``, the IoU that SAM expects.
+        ``float32 (M,)``, the IoU that SAM expects; of colours, how clear they are.
+    parted : Tensor
+        ``bool (M,)``, whether colours drew it.
     rule : Tensor
         ``float32 (M,)``, what is thought of them without any training.
     within, around : Tensor
@@ -90,6 +101,7 @@ class Candidates(NamedTuple):
     masks: Tensor
     look: Tensor
     expected: Tensor
+    parted: Tensor
     rule: Tensor
     within: Tensor
     around: Tensor
@@ -158,6 +170,15 @@ def open_sides(look: Look, shape: tuple[int, int]) -> tuple[bool, bool, bool, bo
     """Tell beyond which sides of a window the image goes on."""
     box = look.box
     return box.top > 0, box.left > 0, box.bottom < shape[0], box.right < shape[1]
+
+
+def whole_cells(look: Look) -> tuple[int, int]:
+    """Return how many rows and columns of cells lie in the image as a whole."""
+    size = look.framing.size
+    rows, columns = (
+        max(1, length * GRID // size) for length in look.framing.scaled(look.box.shape)
+    )
+    return rows, columns
 
 
 def shown_by(looks: Sequence[Look]) -> Tensor:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_medseg._types import FloatArray
     from napari_medseg.models.backbone import Backbone
     from napari_medseg.models.clicks import Prompt
-    from napari_medseg.models.sized import Found
+    from napari_medseg.models.found import Found
 
 SINGLE, CHOICES = slice(0, 1), slice(1, 4)
 """SAM's masks: the one for several points or a box, and three for a single click."""

@@ -43,7 +43,7 @@ ON, OFF, CORNER = 1, 0, 2
 
 NAMES = (
     *("expected", "rule", "rule behind the best", "rank"),
-    *("mask 0", "mask 1", "mask 2", "mask 3"),
+    *("mask 0", "mask 1", "mask 2", "mask 3", "parted by colour"),
     *(f"stability {offset}" for offset in OFFSETS),
     *("sure within", "sure around", "sure at the outline"),
     *("kept of drawn", "filled of kept"),
@@ -165,14 +165,16 @@ def _resampled(
 
 
 def _by_sam(candidates: Candidates) -> list[Tensor]:
-    """Say what SAM and the rule think of the mask, and which of the four it is."""
+    """Say what SAM and the rule think of the mask, and which of its four it is."""
     rule = candidates.rule
     order = torch.zeros_like(candidates.look)
     for index in range(len(candidates.frames)):
         own = candidates.look == index
         order[own] = torch.arange(int(own.sum()))
     better = (rule[None] > rule[:, None]).sum(dim=1)
-    which = functional.one_hot(order.clamp(max=3), 4).float().unbind(1)
+    # the masks of colours come after SAM's
+    order[candidates.parted] = 4
+    which = functional.one_hot(order, 5).float().unbind(1)
     best = rule.max() - rule
     return [candidates.expected, rule, best, better / len(rule), *which]
 
@@ -246,11 +248,11 @@ def _by_pixels(candidates: Candidates, areas: _Areas) -> list[Tensor]:
     steps = steps + functional.pad(grey.diff(dim=2).abs(), (0, 1))
     layers = torch.cat([pictures, steps[:, None], pictures**2], dim=1)
     there = _shown_cells(candidates)
-    usual = means_by_look(layers, there)[look]
+    usual = means_by_look(layers, there, torch.arange(len(there)))[look]
     spread = _variance(usual).sqrt().mean(dim=1) + TINY
     on_image = there[look]
     parts = (areas.mask, areas.near & on_image, areas.far & on_image)
-    inner, *outer = (means_by_look(layers, part) for part in parts)
+    inner, *outer = (means_by_look(layers, part, look) for part in parts)
     contrast, clear, texture = [], [], []
     for around in outer:
         apart = (inner[:, :3] - around[:, :3]).abs()
@@ -259,7 +261,7 @@ def _by_pixels(candidates: Candidates, areas: _Areas) -> list[Tensor]:
         clear.append((apart / (noise + TINY).sqrt()).max(dim=1).values.clamp(max=10))
         ratio = (inner[:, 3] + TINY) / (around[:, 3] + TINY)
         texture.append(ratio.log().clamp(-3, 3))
-    edges = means_by_look(steps[:, None], areas.rim & on_image)[:, 0]
+    edges = means_by_look(steps[:, None], areas.rim & on_image, look)[:, 0]
     even = _variance(inner).mean(dim=1).sqrt() / spread
     steep = (edges / (usual[:, 3] + TINY)).clamp(max=10)
     return [*contrast, *clear, even, *texture, steep]

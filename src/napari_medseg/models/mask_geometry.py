@@ -36,11 +36,15 @@ def means_of(values: Tensor, masks: Tensor) -> Tensor:
     return total / flat.sum(dim=1).clamp(min=1)
 
 
-def means_by_look(layers: Tensor, masks: Tensor) -> Tensor:
-    """Return means of layers ``(L, C, h, w)`` on the masks of each look, ``(M, C)``."""
+def means_by_look(layers: Tensor, masks: Tensor, look: Tensor) -> Tensor:
+    """Return means of layers ``(L, C, h, w)`` on the masks of each look, ``(M, C)``.
+
+    ``look``, ``int64 (M,)``, says which is each mask's; masks are in their order.
+    """
     flat = masks.float().flatten(1)
-    grouped = flat.unflatten(0, (len(layers), -1))
-    total = torch.bmm(grouped, layers.flatten(2).mT).flatten(0, 1)
+    counts = torch.bincount(look, minlength=len(layers)).tolist()
+    parts = zip(flat.split(counts), layers.flatten(2), strict=True)
+    total = torch.cat([part @ layer.T for part, layer in parts])
     return total / flat.sum(dim=1).clamp(min=1)[:, None]
 
 

@@ -1,17 +1,17 @@
 """Clicks and boxes for a SAM that knows objects of some sizes only.
 
 It looks at a piece of the image at several magnifications (`napari_medseg.models.
-looks`), and of all masks the best are kept: those of which SAM itself expects most,
-and which have to do with the prompt (`napari_medseg.models.judging`).
+looks`). Colours draw masks too, for objects that it does not know (`napari_medseg.
+models.parting`), and of all masks the best are kept: those of which SAM itself expects
+most, and which have to do with the prompt (`napari_medseg.models.judging`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from napari_medseg._types import Job, Progress
 from napari_medseg.models import sam as sams
@@ -27,14 +27,7 @@ from napari_medseg.models.candidates import (
     open_sides,
     shown_by,
 )
-from napari_medseg.models.clicks import ADD, TAKE_AWAY, Asked
-from napari_medseg.models.judging import (
-    filling,
-    inside,
-    meant,
-    obeying,
-    stability,
-)
+from napari_medseg.models.found import Drawn, Found, by_sam, in_box, round_clicks
 from napari_medseg.models.looks import (
     Extent,
     Look,
@@ -42,103 +35,20 @@ from napari_medseg.models.looks import (
     looks_at,
     looks_round,
 )
-from napari_medseg.models.parts import Edges, Part
+from napari_medseg.models.parts import Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_medseg._types import FloatArray
     from napari_medseg.models.backbone import Backbone
+    from napari_medseg.models.clicks import Asked
     from napari_medseg.models.registry import KnownSizes
-
-OFFSET = 1.0
-"""How far the threshold moves to see whether an outline is sure."""
-
-CUT = 0.1
-"""What a mask that ends where its window ends counts, beside a whole one."""
 
 AHEAD = 200
 """Windows that are embedded before anybody clicks there, at most."""
-
-
-class Said(NamedTuple):
-    """What SAM says of a mask.
-
-    Attributes
-    ----------
-    coarse : Tensor
-        ``float32 (GRID, GRID)``, its logits.
-    expected : float
-        The IoU that SAM expects.
-    """
-
-    coarse: Tensor
-    expected: float
-
-
-class Drawn(NamedTuple):
-    """What SAM drew in a part of a window.
-
-    Attributes
-    ----------
-    part : Part
-        The part, in cells of the embedding.
-    masks : Tensor
-        ``float32 (4, 4 * side, 4 * side)`` logits, on the processor.
-    iou : list of float
-        What SAM expects of each.
-    """
-
-    part: Part
-    masks: Tensor
-    iou: list[float]
-
-    def said(self, cells: int) -> list[Said]:
-        """Take down what SAM says, of a window of so many cells a side."""
-        finer = self.masks.shape[-1] // self.part.side
-        whole = self.part.scaled(finer).placed(self.masks, finer * cells, -OFFSET)
-        coarse = coarsened(whole, GRID)
-        return [
-            Said(*each)
-            for each in zip(coarse, [max(0.0, iou) for iou in self.iou], strict=True)
-        ]
-
-
-class Found(NamedTuple):
-    """A mask as it was seen in a window.
-
-    Attributes
-    ----------
-    look : Look
-        The window.
-    logits : Tensor
-        ``float32 (S, S)``, at the resolution of the network's input.
-    mask : ndarray
-        ``bool (S, S)``, the part of it that was meant.
-    score : float
-        The IoU that SAM expects, less what speaks against the mask.
-    said : Said
-        What SAM itself says of the mask.
-    """
-
-    look: Look
-    logits: Tensor
-    mask: NDArray[np.bool_]
-    score: float
-    said: Said
-
-    def in_image(self) -> NDArray[np.bool_]:
-        """Return the mask in pixels of the image, ``bool`` of the look's box."""
-        kept = torch.from_numpy(self.mask)
-        # smooth between pixels where the mask was kept, and off where it was not
-        logits = torch.where(
-            kept, self.logits.clamp(min=1e-3), self.logits.clamp(max=-1e-3)
-        )
-        found = self.look.framing.unwindow(logits[None], self.look.box)[0]
-        return (found > 0).numpy()
 
 
 class SizedView:
@@ -184,7 +94,7 @@ class SizedView:
         Returns
         -------
         list of Found
-            Four masks of each look, the best first.
+            Four masks of each look, and some that colours draw, the best first.
         """
         found = self.offered(asked, extent)
         if self.backbone.judge is not None:
@@ -205,7 +115,11 @@ class SizedView:
             for look in looks
         }
         drawn = self._drawn(looks, asked)
-        return [each for look in looks for each in self._seen(look, drawn[look], asked)]
+        return [
+            each
+            for look in looks
+            for each in self._seen(look, drawn[look], asked, look == looks[-1])
+        ]
 
     def candidates(self, found: Sequence[Found], asked: Asked) -> Candidates:
         """Bring what was found to one size, in the order of the looks."""
@@ -227,6 +141,7 @@ class SizedView:
             masks=torch.cat(shares) > 0.5,
             look=torch.tensor([looks.index(each.look) for each in found]),
             expected=torch.tensor([each.said.expected for each in found]),
+            parted=torch.tensor([each.parted for each in found]),
             rule=torch.tensor([each.score for each in found]),
             within=within,
             around=around,
@@ -270,31 +185,19 @@ class SizedView:
         """Embed a window."""
         window = look.framing.window(self.image, look.box)
         embedding = self.backbone.embed(window, self.device).float()[None]
-        return Sight.of(window, embedding.to(self.device))
+        return Sight.of(look, window, embedding.to(self.device))
 
-    def _seen(self, look: Look, drawn: Drawn, asked: Asked) -> list[Found]:
-        """Judge the masks of one look."""
-        size = look.framing.size
-        cells = self._sights[look].embedding.shape[-1]
-        part = drawn.part.scaled(size // cells)
-        near = functional.interpolate(
-            drawn.masks[None], (part.side, part.side), mode="bilinear"
-        )[0]
-        # a copy, as what was made in inference mode may not be changed
-        logits = part.placed(near, size, -OFFSET)
-        height, width = look.framing.scaled(look.box.shape)
-        # nothing is found in the margin
-        logits[:, height:] = -OFFSET
-        logits[:, :, width:] = -OFFSET
-        edges = Edges.of(look, part, self.shape)
-        said = drawn.said(cells)
-        expected = torch.tensor([each.expected for each in said])
-        # beside the part, nothing is above either threshold
-        scores = expected * stability(part.of(logits), OFFSET)
-        return [
-            _judged(look, *each, asked, edges)
-            for each in zip(logits, scores.tolist(), said, strict=True)
-        ]
+    def _seen(self, look: Look, drawn: Drawn, asked: Asked, last: bool) -> list[Found]:
+        """Return the masks of one look: SAM's, and those of colours.
+
+        In a box colours are parted once, at the largest magnification.
+        """
+        sight = self._sights[look]
+        found = by_sam(look, drawn, asked, self.shape, sight.embedding.shape[-1])
+        if asked.boxed:
+            return [*found, *(in_box(look, sight, asked) if last else ())]
+        likely = max(found, key=lambda each: each.score)
+        return [*found, *round_clicks(look, sight, asked, self.shape, likely)]
 
     def _drawn(self, looks: Sequence[Look], asked: Asked) -> dict[Look, Drawn]:
         """Have SAM draw the masks of all looks, those of one size together."""
@@ -363,33 +266,3 @@ class SizedView:
             code = sams.position_code(sam.prompt_encoder, grid)
             self._codes[size] = code[..., part, part]
         return self._codes[size]
-
-
-def _judged(
-    look: Look,
-    logits: Tensor,
-    score: float,
-    said: Said,
-    asked: Asked,
-    edges: Edges,
-) -> Found:
-    """Keep the part of a mask that was meant, and say how good it is."""
-    end = look.framing.size - 1
-    places = look.to_window(asked.points).round().clamp(0, end).int().tolist()
-    labels = asked.labels.tolist()
-    on, off = (
-        [(y, x) for (x, y), label in zip(places, labels, strict=True) if label == kind]
-        for kind in (ADD, TAKE_AWAY)
-    )
-    mask = (logits > 0).numpy()
-    if asked.boxed:
-        (left, top), (right, bottom) = places[-2:]
-        box = (top, left, bottom, right)
-        mask = meant(inside(mask, box), on, off)
-        score *= filling(mask, box)
-    else:
-        mask = meant(mask, on, off)
-        score *= CUT if edges.cut(mask) else 1.0
-    adds = [True] * len(on) + [False] * len(off)
-    score *= obeying(mask, [*on, *off], adds)
-    return Found(look, logits, mask, score, said)
