@@ -10,8 +10,7 @@ from napari_medseg.models.parting import (
     Parted,
     in_box,
     parted,
-    parted_by_clicks,
-    round_clicks,
+    round_click,
     softened,
 )
 
@@ -87,8 +86,7 @@ def test_colours_of_the_region_alone_decide() -> None:
 def test_where_there_is_one_colour_nothing_is_parted() -> None:
     plain = np.full((3, *SHAPE), 0.5, np.float32)
     assert in_box(plain, (25, 35, 65, 85)) == []
-    assert round_clicks(plain, [(40, 50)], [], SQUARE) == []
-    assert round_clicks(plain, [(40, 50)], [(5, 5)], SQUARE) == []
+    assert round_click(plain, (40, 50), SQUARE) == []
 
 
 @pytest.mark.parametrize("box", [(200, 35, 220, 85), (25, 35, 25, 35)])
@@ -102,8 +100,8 @@ def test_a_box_without_pixels_to_part_gives_nothing(
 def test_a_click_says_which_side_is_meant() -> None:
     image = picture(SQUARE, (1.0,) * 3, (0.0,) * 3)
     empty = np.zeros(SHAPE, bool)
-    (on,) = round_clicks(image, [(32, 42)], [], empty)
-    (beside,) = round_clicks(image, [(28, 42)], [], empty)
+    (on,) = round_click(image, (32, 42), empty)
+    (beside,) = round_click(image, (28, 42), empty)
     assert likeness(above(on), SQUARE) > 0.99
     assert likeness(above(beside), ~SQUARE) > 0.99
 
@@ -113,18 +111,9 @@ def test_near_a_likely_mask_nothing_beyond_is_drawn() -> None:
     image = picture(twice, (1.0,) * 3, (0.0,) * 3)
     likely = np.zeros(SHAPE, bool)
     likely[28:66, 38:80] = True
-    first, second = round_clicks(image, [(32, 42)], [], likely)
+    first, second = round_click(image, (32, 42), likely)
     assert likeness(above(first), twice) > 0.99
     assert likeness(above(second), SQUARE) > 0.9
-
-
-def test_clicks_beside_an_object_say_what_it_is_not() -> None:
-    """Of three colours, those on the side of the clicks are taken."""
-    image = picture(SQUARE, (0.6, 0.0, 0.0), (0.0, 0.0, 0.0), 0.02)
-    image[:, :, 100:] += np.float32(1.0)
-    side = parted_by_clicks(image, [(40, 50)], [(5, 5), (50, 20)], EVERYWHERE)
-    assert likeness(above(side)[:, :100], SQUARE[:, :100]) > 0.99
-    assert parted_by_clicks(image, [(40, 50)], [(40, 50)], EVERYWHERE) is None
 
 
 def test_softening_keeps_the_size_and_the_mean() -> None:

@@ -135,6 +135,11 @@ class Asked(NamedTuple):
     labels: Tensor
     boxed: bool
 
+    @property
+    def single(self) -> bool:
+        """Whether one click on an object is all that is known of it."""
+        return self.labels.tolist() == [ADD, PADDING]
+
 
 def as_asked(prompt: Prompt) -> Asked:
     """Return a prompt as SAM lists it."""

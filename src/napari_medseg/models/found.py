@@ -190,7 +190,7 @@ def in_box(look: Look, sight: Sight, asked: Asked) -> list[Found]:
     return _by_colour(look, sides, asked, Edges((), ()))
 
 
-def round_clicks(
+def round_click(
     look: Look, sight: Sight, asked: Asked, shape: tuple[int, int], likely: Found
 ) -> list[Found]:
     """Return what is coloured as an object is where it was clicked.
@@ -202,7 +202,7 @@ def round_clicks(
     sight : Sight
         What is seen through it.
     asked : Asked
-        The clicks.
+        A click on the object.
     shape : tuple of int
         Height and width of the image.
     likely : Found
@@ -211,19 +211,12 @@ def round_clicks(
     Returns
     -------
     list of Found
-        Two at most; none where no click is on the object.
+        Two at most; fewer where there is but one colour.
     """
-    places = [(row, column) for column, row in _cells(look, asked)]
-    labels = asked.labels.tolist()
-    on, off = (
-        [place for place, label in zip(places, labels, strict=True) if label == kind]
-        for kind in (ADD, TAKE_AWAY)
-    )
-    if not on:
-        return []
-    mask = coarsened(torch.from_numpy(likely.mask)[None], GRID)[0].numpy() > 0
+    column, row = _cells(look, asked)[0]
     rows, columns = sight.soft.shape[1:]
-    sides = parting.round_clicks(sight.soft, on, off, mask[:rows, :columns])
+    mask = coarsened(torch.from_numpy(likely.mask)[None], GRID)[0].numpy() > 0
+    sides = parting.round_click(sight.soft, (row, column), mask[:rows, :columns])
     whole = Part(0, 0, look.framing.size)
     return _by_colour(look, sides, asked, Edges.of(look, whole, shape))
 

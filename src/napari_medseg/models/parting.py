@@ -18,8 +18,6 @@ from skimage.filters import threshold_otsu
 from napari_medseg.models.judging import corners_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from napari_medseg._types import FloatArray
@@ -33,7 +31,7 @@ SOFT = 0.7
 """Grain is smoothed by so many cells, standard deviation, before colours are parted."""
 
 REACH = 16
-"""Cells round the first click whose colours are parted, where none was taken away."""
+"""Cells round a click whose colours are parted."""
 
 ROOM = 6
 """What is taken in round a mask along each side: one part of so many of the side."""
@@ -94,46 +92,7 @@ def parted(picture: FloatArray, region: Mask) -> Parted | None:
         return None
     middle = colours.mean(axis=1)
     _, axes = np.linalg.eigh(np.cov(colours))
-    return _divided(axes[:, -1], middle, picture, region)
-
-
-def parted_by_clicks(
-    picture: FloatArray, on: Sequence[Place], off: Sequence[Place], region: Mask
-) -> Parted | None:
-    """Part colours by what differs between clicks on an object and beside it.
-
-    Parameters
-    ----------
-    picture : ndarray
-        ``float32 (C, Y, X)``.
-    on, off : sequence of tuple of int
-        Row and column of clicks, at least one of each.
-    region : ndarray
-        ``bool (Y, X)``: whose colours say how much a difference is.
-
-    Returns
-    -------
-    Parted or None
-        The side of the clicks on the object; none where both are of one colour.
-    """
-    ours, theirs = (
-        np.mean([picture[:, row, column] for row, column in places], axis=0)
-        for places in (on, off)
-    )
-    axis, length = ours - theirs, float(np.linalg.norm(ours - theirs))
-    values = _along(axis / max(length, ALIKE), picture)
-    spread = float(values[region].std()) if region.any() else 0.0
-    if length < ALIKE or spread < ALIKE:
-        return None
-    threshold = float((ours + theirs) @ axis) / 2 / length
-    return _side(values, threshold, values[region])
-
-
-def _divided(
-    axis: FloatArray, middle: FloatArray, picture: FloatArray, region: Mask
-) -> Parted | None:
-    """Part colours along an axis by Otsu's threshold."""
-    values = _along(axis, picture - middle[:, None, None])
+    values = _along(axes[:, -1], picture - middle[:, None, None])
     inside = values[region]
     if inside.std() < ALIKE:
         return None
@@ -182,55 +141,40 @@ def in_box(picture: FloatArray, box: Corners) -> list[Parted]:
     return [] if side is None else [side, side.other]
 
 
-def round_clicks(
-    picture: FloatArray,
-    on: Sequence[Place],
-    off: Sequence[Place],
-    likely: Mask,
-) -> list[Parted]:
-    """Return what is coloured as the clicks on an object are.
+def round_click(picture: FloatArray, click: Place, likely: Mask) -> list[Parted]:
+    """Return what is coloured as an object is where it was clicked.
 
     Parameters
     ----------
     picture : ndarray
         ``float32 (C, Y, X)``.
-    on, off : sequence of tuple of int
-        Row and column of the clicks on the object, at least one, and beside it.
+    click : tuple of int
+        Row and column.
     likely : ndarray
         ``bool (Y, X)``: a mask of about the size of the object.
 
     Returns
     -------
     list of Parted
-        Parted near the first click, or between those on the object and beside it;
-        and parted near the likely mask, and nothing beyond. Less where there is but
-        one colour.
+        Parted near the click; and parted near the likely mask, and nothing beyond.
+        Less where there is but one colour.
     """
-    near = _disc(picture, on[0])
-    first = (
-        parted_by_clicks(picture, on, off, near)
-        if off
-        else _with_clicks(picture, near, on)
-    )
-    found = [first]
+    found = [_clicked(picture, _disc(picture, click), click)]
     if likely.any():
         room = _round_mask(picture, likely)
-        side = _with_clicks(picture, room, on)
+        side = _clicked(picture, room, click)
         if side is not None:
             away = np.where(room, side.logits, np.minimum(side.logits, -STEEPNESS))
             found.append(side._replace(logits=away.astype(np.float32)))
     return [side for side in found if side is not None]
 
 
-def _with_clicks(
-    picture: FloatArray, region: Mask, on: Sequence[Place]
-) -> Parted | None:
-    """Part the colours of a region, and return the side with most clicks."""
+def _clicked(picture: FloatArray, region: Mask, click: Place) -> Parted | None:
+    """Part the colours of a region, and return the side that was clicked."""
     side = parted(picture, region)
-    if side is None:
-        return None
-    clicked = np.median([side.logits[place] for place in on])
-    return side if clicked > 0 else side.other
+    if side is None or side.logits[click] > 0:
+        return side
+    return side.other
 
 
 def _disc(picture: FloatArray, middle: Place) -> Mask:

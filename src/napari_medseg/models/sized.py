@@ -27,7 +27,7 @@ from napari_medseg.models.candidates import (
     open_sides,
     shown_by,
 )
-from napari_medseg.models.found import Drawn, Found, by_sam, in_box, round_clicks
+from napari_medseg.models.found import Drawn, Found, by_sam, in_box, round_click
 from napari_medseg.models.looks import (
     Extent,
     Look,
@@ -190,14 +190,17 @@ class SizedView:
     def _seen(self, look: Look, drawn: Drawn, asked: Asked, last: bool) -> list[Found]:
         """Return the masks of one look: SAM's, and those of colours.
 
-        In a box colours are parted once, at the largest magnification.
+        In a box colours are parted once, at the largest magnification. Where a click
+        was corrected SAM alone is asked, which knows better what was meant.
         """
         sight = self._sights[look]
         found = by_sam(look, drawn, asked, self.shape, sight.embedding.shape[-1])
         if asked.boxed:
             return [*found, *(in_box(look, sight, asked) if last else ())]
+        if not asked.single:
+            return found
         likely = max(found, key=lambda each: each.score)
-        return [*found, *round_clicks(look, sight, asked, self.shape, likely)]
+        return [*found, *round_click(look, sight, asked, self.shape, likely)]
 
     def _drawn(self, looks: Sequence[Look], asked: Asked) -> dict[Look, Drawn]:
         """Have SAM draw the masks of all looks, those of one size together."""
