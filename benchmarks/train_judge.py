@@ -36,7 +36,7 @@ from napari_medseg.models.backbone import Backbone, load_backbone
 from napari_medseg.models.candidates import GRID, Candidates
 from napari_medseg.models.clicks import Prompt, as_asked, corrected, deepest
 from napari_medseg.models.found import Found
-from napari_medseg.models.judge import VOICES, Judge, Voice
+from napari_medseg.models.judge import VOICES, Judge, Voice, were_corrected
 from napari_medseg.models.mask_features import NAMES, agreement, describe
 from napari_medseg.models.sized import SizedView
 
@@ -301,9 +301,11 @@ def described(row: dict[str, np.ndarray], source: int) -> Table:
 
 def fitted(table: Table, steps: int) -> Judge:
     """Train a judge: each of its networks by itself."""
-    judge = Judge()
+    judge, later = Judge(), were_corrected(table.features)
+    first, second = (table.of(rows.nonzero()[:, 0]) for rows in (~later, later))
     for seed in range(VOICES):
-        judge.voices[seed] = fitted_voice(table, steps, seed)
+        judge.voices[seed] = fitted_voice(first, steps, seed)
+        judge.later[seed] = fitted_voice(second, steps, seed)
     return judge.eval()
 
 

@@ -114,17 +114,46 @@ class Voice(nn.Module):
         return (correction + self.trust * rule).masked_fill(there == 0, ABSENT)
 
 
+def were_corrected(features: Tensor) -> Tensor:
+    """Tell which prompts are several clicks without a box, ``bool (B,)``.
+
+    Parameters
+    ----------
+    features : Tensor
+        ``float32 (B, M, F)``, as `Voice` takes them.
+    """
+    on, beside, boxed = (
+        features[..., NAMES.index(name)].amax(dim=1)
+        for name in ("clicks on", "clicks beside", "boxed")
+    )
+    return (on + beside > 1) & (boxed == 0)
+
+
 class Judge(nn.Module):
-    """Estimates the IoU of masks, by the mean of several networks."""
+    """Estimates the IoU of masks, by the mean of several networks.
+
+    Attributes
+    ----------
+    voices, later : ModuleList
+        The networks that are asked about boxes and single clicks, and those about
+        clicks that were corrected, for which other masks are offered.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.voices = nn.ModuleList(Voice() for _ in range(VOICES))
+        self.later = nn.ModuleList(Voice() for _ in range(VOICES))
 
     def forward(self, features: Tensor, alike: Tensor, there: Tensor) -> Tensor:
         """Return the logits of the IoU, as `Voice` does."""
-        said = [voice(features, alike, there) for voice in self.voices]
-        return torch.stack(said).mean(dim=0)
+        later = were_corrected(features)
+        logits = features.new_empty(features.shape[:2])
+        for rows, voices in ((~later, self.voices), (later, self.later)):
+            if rows.any():
+                asked = features[rows], alike[rows], there[rows]
+                said = [voice(*asked) for voice in voices]
+                logits[rows] = torch.stack(said).mean(dim=0)
+        return logits
 
     def scores(self, candidates: Candidates) -> Tensor:
         """Return the IoU that is expected of each mask of a prompt, ``(M,)``."""
