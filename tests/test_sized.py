@@ -219,11 +219,6 @@ def test_round_a_click_sam_draws_what_it_does_of_those_cells(
     assert all((each.logits[:, :176] < 0).all() for each in drawn)
 
 
-def ring(shape: tuple[int, int]) -> np.ndarray:
-    """Return what the SAM of these tests does not know: it draws nonsense here."""
-    return disc(shape, (190, 210), 40) & ~disc(shape, (190, 210), 25)
-
-
 @pytest.mark.parametrize("boxed", [True, False])
 @pytest.mark.parametrize("dark", [True, False])
 def test_what_differs_in_colour_is_offered_though_sam_does_not_know_it(
