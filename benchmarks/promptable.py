@@ -7,9 +7,10 @@ Mean IoU of single objects. Of the sets that `nano` was trained on, only the ima
 held out from it are used; the other sets it has never seen. Objects are the instances
 of a set, or the connected parts of its classes. A corrective click is set in the
 middle of the largest wrong region. `--once` looks at each image at one magnification,
-as with a SAM that knows objects of all sizes. Sets that are in the results already are
-not measured again. Seconds are those of the processor for one answer: to the first
-click, to a box, and the mean of those to corrective clicks.
+as with a SAM that knows objects of all sizes. Beside the likeliest mask stands the best
+of those that the window offers by a key, three at most. Sets that are in the results
+already are not measured again. Seconds are those of the processor for one answer: to
+the first click, to a box, and the mean of those to corrective clicks.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ IMAGES, OBJECTS = 12, 4
 
 CORRECTIONS = 5
 
+KINDS = ("box", "click", "five_clicks")
+"""What is asked."""
+
 SMALLEST = 64
 """Objects of fewer pixels are left out."""
 
@@ -62,32 +66,38 @@ def iou(found: np.ndarray, truth: np.ndarray) -> float:
 def measure_object(view: InteractiveImage, truth: np.ndarray) -> list[float]:
     """Return the IoU from one box, from one click, after five corrective clicks.
 
-    Behind them stand the seconds of a box, of the first click, of a corrective one.
+    Behind them stand those of the best mask offered, and the seconds of a box, of the
+    first click, of a corrective one.
     """
     rows, columns = np.nonzero(truth)
     edges = (rows.min(), columns.min(), rows.max(), columns.max())
     box = Prompt(box=tuple(float(edge) for edge in edges))
-    found, box_seconds = found_by(view, box)
-    from_box = iou(found, truth)
+    offered, box_seconds = offered_by(view, box)
+    boxed = [iou(mask, truth) for mask in offered]
     prompt = Prompt((deepest(truth),), (True,))
-    scores, seconds = [], []
+    clicked, seconds = [], []
     for _ in range(1 + CORRECTIONS):
-        found, taken = found_by(view, prompt)
-        scores.append(iou(found, truth))
+        offered, taken = offered_by(view, prompt)
+        clicked.append([iou(mask, truth) for mask in offered])
         seconds.append(taken)
-        prompt = corrected(prompt, found, truth)
+        prompt = corrected(prompt, offered[0], truth)
+    scores = [boxed, clicked[0], clicked[-1]]
     means = [box_seconds, seconds[0], float(np.mean(seconds[1:]))]
-    return [from_box, scores[0], scores[-1], *means]
+    return [*(each[0] for each in scores), *map(max, scores), *means]
 
 
-def found_by(view: InteractiveImage, prompt: Prompt) -> tuple[np.ndarray, float]:
-    """Return the likeliest mask, in the whole image, and the processor's seconds."""
+def offered_by(
+    view: InteractiveImage, prompt: Prompt
+) -> tuple[list[np.ndarray], float]:
+    """Return the masks in the whole image, likeliest first, and processor's seconds."""
     started = time.process_time()
     answer = view.answer(prompt)
     taken = time.process_time() - started
-    mask = np.zeros(view.shape, bool)
-    mask[answer.region.slices] = answer.masks[0]
-    return mask, taken
+    masks = []
+    for found in answer.masks:
+        masks.append(np.zeros(view.shape, bool))
+        masks[-1][answer.region.slices] = found
+    return masks, taken
 
 
 def objects_of(labels: np.ndarray) -> np.ndarray:
@@ -127,9 +137,9 @@ def measure_set(backbone: Backbone, folder: Path, share: float | None) -> dict:
         for index in rng.permutation(found)[:OBJECTS]:
             rows.append(measure_object(view, ids == index))
     table = np.array(rows)
-    means = table[:, :3].mean(axis=0).round(3).tolist()
-    medians = np.median(table[:, 3:], axis=0).round(3).tolist()
-    names = ("box", "click", "five_clicks")
+    means = table[:, :6].mean(axis=0).round(3).tolist()
+    medians = np.median(table[:, 6:], axis=0).round(3).tolist()
+    names = KINDS + tuple(f"{kind}_best" for kind in KINDS)
     times = ("box_seconds", "click_seconds", "correction_seconds")
     scores = dict(zip(names, means, strict=True)) | {"objects": len(rows)}
     return scores | dict(zip(times, medians, strict=True))
@@ -156,9 +166,13 @@ def main(
             results[name] = measure_set(backbone, data / name, SETS[name])
             out.write_text(json.dumps(results, indent=2) + "\n")
         print(name, results[name], flush=True)
-    for which in ("box", "click", "five_clicks"):
+    for which in (*KINDS, *(f"{kind}_best" for kind in KINDS)):
         seen, new = (
-            [results[name][which] for name in results if (SETS[name] is None) == unseen]
+            [
+                row[which]
+                for name, row in results.items()
+                if (SETS[name] is None) == unseen and which in row
+            ]
             for unseen in (False, True)
         )
         if seen and new:

@@ -197,7 +197,7 @@ def test_colours_and_single_channels(tmp_path: Path, random_sam: str) -> None:
         (["--points", "3,4", "--boxes", "1,1,5,5;6,6,9,9"], ["object of its own"]),
         (["--points", "3,4", "--each", "--negative", "5,5"], ["--each"]),
         (["--points", "3,4", "--slice", "0"], ["no stack"]),
-        (["--points", "3,4;5,6", "--idea", "2"], ["no idea 2"]),
+        (["--points", "3,4;5,6", "--idea", "9"], ["no idea 9"]),
     ],
 )
 def test_what_cannot_be_asked_gets_a_sentence(

@@ -116,17 +116,36 @@ def test_a_click_finds_objects_of_several_sizes(
     assert (found[1] > 0.9) == (radius == 30)
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        Prompt(((190, 210),), (True,)),
+        Prompt(((190, 210), (5, 5)), (True, False)),
+        Prompt(box=(150, 170, 230, 260)),
+    ],
+)
 @pytest.mark.usefixtures("one_size")
-def test_what_a_single_click_may_mean_is_told_once(backbone: Backbone) -> None:
+def test_what_a_prompt_may_mean_is_told_once(
+    backbone: Backbone, prompt: Prompt
+) -> None:
     image = disc((512, 512), (190, 210), 30).astype(np.float32)
     view = InteractiveImage(np.stack([image] * 3), backbone, "cpu")
-    answer = view.answer(Prompt(((190, 210),), (True,)))
+    answer = view.answer(prompt)
     assert 1 <= len(answer.masks) <= 3
     for index, mask in enumerate(answer.masks):
         for other in answer.masks[:index]:
             assert likeness(mask, other) < interactive.ALIKE
     assert list(answer.scores) == sorted(answer.scores, reverse=True)
-    assert len(view.answer(Prompt(((190, 210), (5, 5)), (True, False))).masks) == 1
+
+
+@pytest.mark.usefixtures("one_size")
+def test_a_box_offers_what_else_is_in_it(backbone: Backbone) -> None:
+    # half of the box is light: by colour either side may be meant
+    image = np.zeros((512, 512), np.float32)
+    image[150:231, 170:215] = 1
+    view = InteractiveImage(np.stack([image] * 3), backbone, "cpu")
+    answer = view.answer(Prompt(box=(150, 170, 230, 260)))
+    assert len(answer.masks) > 1
 
 
 def test_only_the_bundled_sam_looks_several_times() -> None:

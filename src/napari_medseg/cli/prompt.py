@@ -89,7 +89,7 @@ def prompt(
     idea: Annotated[
         int,
         typer.Option(
-            help="Of a single click: SAM's likeliest mask is 1, the next 2.", min=1
+            help="SAM's likeliest mask is 1, the next 2, as in Annotate.", min=1
         ),
     ] = 1,
     at: Annotated[

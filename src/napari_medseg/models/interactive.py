@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 SINGLE, CHOICES = slice(0, 1), slice(1, 4)
 """SAM's masks: the one for several points or a box, and three for a single click."""
 
-ALIKE = 0.8
-"""Masks of a larger IoU are no choice."""
+ALIKE, MOST = 0.8, 3
+"""Masks of a larger IoU are no choice, and more than so many are too many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +53,9 @@ class Answer:
     region : Box
         The part of the image that was looked at.
     masks : ndarray
-        ``bool (M, height, width)`` of the region, the likeliest first: one, or three
-        for a single click, which may mean a part or the whole.
+        ``bool (M, height, width)`` of the region, the likeliest first. A single click
+        may mean a part or the whole, and has three. A SAM that looks several times
+        draws many masks for any prompt: up to three that are unlike.
     scores : ndarray
         ``float32 (M,)``, SAM's own estimate of the IoU of each; less, where it looked
         several times, what speaks against the mask.
@@ -135,7 +136,7 @@ class InteractiveImage:
         Returns
         -------
         Answer
-            One mask, or three to choose from after a single click.
+            What may be meant, the likeliest first.
 
         Raises
         ------
@@ -146,11 +147,10 @@ class InteractiveImage:
         height, width = self.shape
         if min(top, left) < -0.5 or bottom > height - 0.5 or right > width - 0.5:
             raise InputError("The click is outside the image; click on the image.")
-        several = len(prompt.points) == 1 and prompt.box is None
         if self._sized is not None:
-            found = self._sized.find(as_asked(prompt), prompt.extent)
-            return _answer_of(found, 3 if several else 1)
+            return _answer_of(self._sized.find(as_asked(prompt), prompt.extent))
         framing, box = self._window(prompt)
+        several = len(prompt.points) == 1 and prompt.box is None
         choice = CHOICES if several else SINGLE
         decoded = self._decode(framing, box, prompt, choice)
         scores = decoded.iou[0, choice].float().cpu().numpy()
@@ -220,7 +220,7 @@ class InteractiveImage:
             )
 
 
-def _answer_of(found: Sequence[Found], most: int) -> Answer:
+def _answer_of(found: Sequence[Found]) -> Answer:
     """Return the best masks that are not alike, in the region that was looked at."""
     boxes = np.array([each.look.box for each in found])
     top, left = (int(edge) for edge in boxes[:, :2].min(axis=0))
@@ -238,6 +238,6 @@ def _answer_of(found: Sequence[Found], most: int) -> Answer:
         if all(likeness(mask, other) < ALIKE for other in masks):
             masks.append(mask)
             scores.append(each.score)
-        if len(masks) == most:
+        if len(masks) == MOST:
             break
     return Answer(region, np.stack(masks), np.array(scores, np.float32))

@@ -59,8 +59,8 @@ def segment_prompts(
     rgb : bool
         Whether the channels are red, green and blue.
     idea : int
-        Which of SAM's masks is taken: 1 is the likeliest. Only a single click has
-        more than one, as it may mean a part or the whole.
+        Which of SAM's masks is taken: 1 is the likeliest. A larger SAM has more than
+        one for a single click only, which may mean a part or the whole.
 
     Yields
     ------
@@ -88,8 +88,8 @@ def segment_prompts(
             count = len(answer.masks)
             several = f"are {count} ideas" if count > 1 else "is one idea"
             raise InputError(
-                f"There is no idea {idea} for object {number}: there {several}. Only "
-                "a single click, which may mean a part or the whole, has several."
+                f"There is no idea {idea} for object {number}: there {several}. "
+                "Take another, or add a click."
             )
         labels[answer.region.slices][answer.masks[idea - 1]] = number
         scores.append(float(answer.scores[idea - 1]))

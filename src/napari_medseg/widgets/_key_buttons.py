@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QGridLayout, QPushButton
 KEYS = {
     "G": ("accept", "Put the suggestion into the annotation, with its label"),
     "N": ("accept_new", "The same as a new object: the next free label"),
-    "T": ("next_mask", "Try SAM's next idea: a part, or the whole"),
+    "T": ("next_mask", "Try SAM's next idea: a part, the whole, or something else"),
     "U": ("take_back", "Undo the last click"),
     "Q": ("clear", "Forget the clicks"),
 }
