@@ -11,6 +11,7 @@ from skimage.io import imsave
 
 from napari_medseg._types import InputError, finish
 from napari_medseg.evaluation import evaluate_folders
+from napari_medseg.io.exports import write_ome_zarr
 from napari_medseg.io.images import write_labels
 from napari_medseg.io.tiff import write_probabilities
 
@@ -252,3 +253,30 @@ def test_probabilities_of_another_run_are_told(folders):
     result = finish(evaluate_folders(*folders))
     assert "does not fit" in result.failures["a"] and set(result.per_image) == {"b"}
     assert result.pooled == {}
+
+
+def test_folders_in_the_folders_are_scored_too(folders):
+    pred, truth = folders
+    for folder in folders:
+        (folder / "day1").mkdir()
+        save(folder / "a.png", square(5))
+    save(pred / "day1" / "a.png", square(5))
+    save(truth / "day1" / "a_mask.png", square(10))
+    # what a run writes beside its labels is no prediction; a truth must not be missed
+    for path in (pred / "probabilities" / "a.png", truth / "day2" / "a.png"):
+        path.parent.mkdir()
+        save(path, square(5))
+    result = finish(evaluate_folders(*folders))
+    assert {name: row["dice"] for name, row in result.per_image.items()} == {
+        "a": 1,
+        "day1/a": 0.5,
+    }
+    assert result.unmatched == (str(truth / "day2" / "a.png"),)
+
+
+def test_a_zarr_folder_is_one_prediction(folders):
+    for folder in folders:
+        write_ome_zarr(folder / "a.zarr", square(5).astype(np.int32))
+    one, other = (folder / "a.zarr" for folder in folders)
+    assert list(finish(evaluate_folders(one, other)).per_image) == ["a"]
+    assert list(finish(evaluate_folders(*folders)).per_image) == ["a"]

@@ -141,6 +141,44 @@ def test_a_network_trained_whole_is_exported_too(spec: Any, tmp_path: Path) -> N
     assert "SAM" not in readme
 
 
+def test_a_network_that_parts_objects_names_its_three_outputs(
+    spec: Any, tmp_path: Path
+) -> None:
+    card = ModelCard(
+        kind="med2d-objects",
+        title="Nuclei apart",
+        classes=default_classes(2),
+        normalisation=to_dict(Normalisation.of_all_channels(1)),
+        scores={"held_out": SCORE, "untuned": None, "otsu": UNTUNED},
+        framing=to_dict(Framing(tile=64, size=64)),
+    )
+    network = Med2dSegNet(1, 3)
+    tensors = {
+        name: item.contiguous().numpy() for name, item in network.state_dict().items()
+    }
+    model = save(tmp_path / "apart.medseg", ModelFile(card, tensors))
+    job = export_bioimageio(model, tmp_path / "apart.zip", authors=["A. Müller"])
+    package = spec.load_description(finish(job).path, perform_io_checks=True)
+    names = [str(name) for name in package.outputs[0].axes[1].channel_names]
+    assert names == ["background", "interior", "border"]
+    assert "2: border" in exchange._readme.readme(load(model, "cpu"))
+
+
+def test_one_network_a_class_is_no_package(tmp_path: Path) -> None:
+    card = ModelCard(
+        kind="lesions",
+        title="Lesions",
+        classes=default_classes(2),
+        normalisation=to_dict(Normalisation.of_all_channels(1)),
+        scores={},
+        framing=to_dict(Framing(tile=64, size=64)),
+    )
+    tensors = {"a": np.zeros(1, np.float32)}
+    model = save(tmp_path / "lesions.medseg", ModelFile(card, tensors))
+    with pytest.raises(ModelFileError, match="a network for each"):
+        finish(export_bioimageio(model, tmp_path / "a.zip", authors=["A"]))
+
+
 def test_bioimageio_ran_the_network_where_it_can(exported: exchange.Exported) -> None:
     can = importlib.util.find_spec("bioimageio.core") is not None
     assert exported.tested is can

@@ -19,6 +19,7 @@ from napari_medseg._types import InputError
 from napari_medseg.io.exports import (
     FORMATS,
     CocoImage,
+    join_tables,
     outlines,
     write_coco,
     write_geojson,
@@ -568,3 +569,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder, by its path."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_damaged_part_of_a_table_is_named(tmp_path: Path) -> None:
+    part = tmp_path / "b.csv"
+    part.write_text("image,label,area\nb,1\n")
+    pytest.importorskip("pyarrow")
+    with pytest.raises(InputError, match=r"b\.csv.*damaged"):
+        join_tables(tmp_path / "all.parquet", [part], {"image": "string"})
+    assert not (tmp_path / "all.parquet").exists()

@@ -172,6 +172,27 @@ def test_imagej_metadata(tmp_path: Path) -> None:
         found.plane()
 
 
+def test_imagej_says_when_time_is_not_in_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    about = {"axes": "TYX", "unit": "um", "finterval": 5.0, "tunit": "min"}
+    tifffile.imwrite(path, noise((3, 40, 48)), imagej=True, metadata=about)
+    found = read_image(path)
+    assert (found.scale["T"], found.units["T"]) == (5, "min")
+
+
+def test_a_note_may_name_a_file_of_another_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, noise((40, 48)), metadata={"axes": "YX"})
+    note = (
+        '<StructuredAnnotations><XMLAnnotation ID="Annotation:0"><Value>'
+        '<Source FileName="C:\\data\\exp.lif"/></Value></XMLAnnotation>'
+        "</StructuredAnnotations></OME>"
+    )
+    text = tifffile.tiffcomment(path).replace("</OME>", note)
+    tifffile.tiffcomment(path, text)
+    assert read_image(path).data.shape == (40, 48)
+
+
 def test_ome_metadata(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
     metadata = {

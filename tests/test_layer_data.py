@@ -377,3 +377,36 @@ def test_readers_leave_other_files_alone(tmp_path: Path) -> None:
     assert roi_reader(str(other)) is None
     assert roi_reader([str(other)]) is None
     assert geojson_reader(["a.geojson", "b.geojson"]) is None
+
+
+def test_a_table_of_another_pixel_size_or_of_moved_objects_is_not_taken() -> None:
+    own = measure(objects()).rename(columns={"label": "index"})
+    own["mean_intensity_0"] = [5.0, 6.0, 7.0]
+    scaled = Labels(objects(), features=own, scale=(0.5, 0.5), units=("um", "um"))
+    fresh = measured(stack_of(scaled))
+    assert list(fresh["area"]) == [6, 11.25, 9]
+    assert set(fresh["unit"]) == {"micrometer"}
+    moved = Labels(np.roll(objects(), 1, axis=1), features=own)
+    again = measured(stack_of(moved))
+    assert "mean_intensity_0" not in again
+    assert list(again["centroid_x"]) == [each + 1 for each in own["centroid_x"]]
+
+
+def test_the_table_of_a_stack_is_taken_unless_objects_changed_slices() -> None:
+    stack = np.stack([objects(), 0 * objects()])
+    own = measured(stack_of(Labels(stack))).rename(columns={"label": "index"})
+    own["remark"] = [1.0, 2.0, 3.0]
+    assert "remark" in measured(stack_of(Labels(stack, features=own)))
+    assert "remark" not in measured(stack_of(Labels(stack[::-1], features=own)))
+
+
+def test_a_file_is_replaced_however_its_path_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    layer = Labels(objects())
+    for _ in range(2):
+        write_label_table("./cells.csv", *layer.as_layer_data_tuple()[:2])
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.csv"]
+    with pytest.raises(InputError, match=r"cells\.csv exists"):
+        write_label_table("./cells", *layer.as_layer_data_tuple()[:2])

@@ -378,6 +378,8 @@ def idrid(root: Path, count: int = 3) -> Path:
 
 def test_the_folders_of_idrid_are_read(tmp_path: Path) -> None:
     root = idrid(tmp_path / "A. Segmentation")
+    # as macOS leaves them behind
+    (root / IMAGES / TRAINING / "._IDRiD_01.tif").write_bytes(b"Mac OS X")
     found = read_idrid(tmp_path)
     assert found.class_names == ("background", "microaneurysms", "haemorrhages")
     assert found.rgb and len(found) == 3

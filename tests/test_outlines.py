@@ -143,3 +143,16 @@ def test_files_without_rois(tmp_path: Path) -> None:
             read_rois(path)
     with pytest.raises(InputError, match="does not exist"):
         read_rois(tmp_path / "missing.roi")
+
+
+@pytest.mark.parametrize("place", ["Infinity", "9" * 400])
+def test_numbers_that_are_no_places_get_a_sentence(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "a.geojson"
+    shape = '"type": "Polygon", "coordinates": [[[0, 0], [0, 5], [5, 5], [0, 0]]]'
+    plane = '"plane": {"z": ' + place + "}"
+    path.write_text(
+        '{"type": "Feature", "geometry": {' + shape + ", " + plane + "}, "
+        '"properties": {"measurements": {"a": ' + "9" * 400 + "}}}"
+    )
+    with pytest.raises(InputError, match="object 1 is not as GeoJSON has it"):
+        read_geojson(path)

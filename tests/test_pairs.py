@@ -251,6 +251,23 @@ def findings_of(folders: tuple[Path, Path], name: str) -> str:
     return "\n".join(str(item) for item in check_pairs(*folders) if name in item.file)
 
 
+def test_a_photograph_with_a_note_to_turn_it_is_told(
+    folders: tuple[Path, Path],
+) -> None:
+    from PIL import Image
+
+    images, masks = folders
+    upright = Image.fromarray(picture(shape=(40, 48, 3)).astype(np.uint8))
+    note = Image.Exif()
+    note[0x0112] = 3
+    upright.save(images / "turned.jpg", exif=note)
+    upright.save(images / "usual.jpg")
+    for name in ("turned", "usual"):
+        tifffile.imwrite(masks / f"{name}.tif", mask(1))
+    assert "EXIF" in findings_of(folders, "turned.jpg")
+    assert findings_of(folders, "usual.jpg") == ""
+
+
 def test_bad_files_are_all_named(folders: tuple[Path, Path]) -> None:
     images, masks = folders
     fill(folders, *(mask(1) for _ in range(9)))

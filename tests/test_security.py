@@ -475,6 +475,21 @@ def test_blosc_is_not_given_a_damaged_header(tmp_path: Path) -> None:
             read_image(path)
 
 
+def test_pieces_that_a_filter_made_smaller_are_read(tmp_path: Path) -> None:
+    numcodecs = pytest.importorskip("numcodecs")
+    image = np.random.default_rng(0).random((32, 32)) > 0.5
+    path = tmp_path / "a.zarr"
+    packed = {"filters": [numcodecs.PackBits()], "compressors": numcodecs.Blosc()}
+    zarr.create_array(str(path), data=image, chunks=(32, 32), zarr_format=2, **packed)
+    assert np.array_equal(read_image(path).data, image)
+    whole = (path / "0.0").read_bytes()
+    for place, value in ((4, -1), (4, 2**31 - 1), (8, 2**30), (12, 2**30)):
+        part = struct.pack("<i", value)
+        (path / "0.0").write_bytes(whole[:place] + part + whole[place + 4 :])
+        with pytest.raises(InputError, match=r"piece 0\.0 is damaged"):
+            read_image(path)
+
+
 def test_pages_that_lead_back(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.ones((3, 9, 9), np.uint8), photometric="minisblack")

@@ -119,7 +119,7 @@ def export_bioimageio(
     yield Progress(0, 4, "loading the model")
     import_library()  # that takes seconds
     model_file = model_files.load(model)
-    _refuse_added(model, model_file.card.kind)
+    _refuse_several(model, model_file.card.kind)
     segmenter = Segmenter(model_file, "cpu", base)
     # Windows cannot delete a file that the library still holds open
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
@@ -143,10 +143,16 @@ def export_bioimageio(
     return Exported(out, format_version(), tested, tuple(cautions))
 
 
-def _refuse_added(model: Path, kind: str) -> None:
-    """Refuse a channel that was added to another model: two files, two licences."""
+def _refuse_several(model: Path, kind: str) -> None:
+    """Refuse what is more than one network: a package holds one."""
     method = METHODS.get(kind)
+    if method is not None and method.overlapping:
+        raise ModelFileError(
+            f"{model} holds a network for each class, and a package of BioImage.IO "
+            "holds one. Share the model file itself."
+        )
     if method is not None and method.begins_with_a_model:
+        # two files, two licences
         raise ModelFileError(
             f"{model} adds a channel to another model, and cannot be exported as a "
             "package of its own. Export the other model, or share both files."

@@ -109,7 +109,7 @@ def describe(segmenter: Segmenter, authors: Sequence[str] = ()) -> dict[str, Any
                 "reproducibility_tolerance": [
                     {
                         "relative_tolerance": 0.01,
-                        "absolute_tolerance": 0.01 / len(card.classes),
+                        "absolute_tolerance": 0.01 / len(output_names(segmenter)),
                     }
                 ],
                 "target_structure": [item.name for item in card.classes[1:]],
@@ -169,19 +169,36 @@ def _places(count: int) -> list[str]:
     ]
 
 
+def output_names(segmenter: Segmenter) -> tuple[str, ...]:
+    """Return what each output of a model's network is called.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        The model.
+
+    Returns
+    -------
+    tuple of str
+        Its classes; or background, inside and border of the objects that it parts.
+    """
+    if segmenter.parts:
+        return "background", "interior", "border"
+    return tuple(item.name for item in segmenter.classes)
+
+
 def _output(segmenter: Segmenter) -> dict[str, Any]:
     """Describe the output."""
-    names = [item.name for item in segmenter.classes]
     space = [
         {"type": "space", "id": axis, "size": {"tensor_id": "image", "axis_id": axis}}
         for axis in ("y", "x")
     ]
     return {
         "id": "probabilities",
-        "description": "Probability of each class, background first.",
+        "description": "Probability of each, background first.",
         "axes": [
             {"type": "batch", "size": 1},
-            {"type": "channel", "channel_names": names},
+            {"type": "channel", "channel_names": list(output_names(segmenter))},
             *space,
         ],
         "data": {"type": "float32", "range": [0.0, 1.0]},

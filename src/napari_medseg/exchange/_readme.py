@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_medseg.exchange._description import output_names
 from napari_medseg.exchange._facts import score
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def readme(segmenter: Segmenter, cautions: Sequence[str] = ()) -> str:
         What it was tuned on, how it did, how images must be prepared, its licence.
     """
     card = segmenter.model_file.card
-    classes = "\n".join(f"- {i}: {item.name}" for i, item in enumerate(card.classes))
+    names = enumerate(output_names(segmenter))
+    outputs = "\n".join(f"- {place}: {name}" for place, name in names)
     warned = "\n".join(f"- **{caution}**" for caution in cautions)
     return (
         "\n\n".join(
@@ -45,7 +47,8 @@ def readme(segmenter: Segmenter, cautions: Sequence[str] = ()) -> str:
                 f"# {card.title}",
                 "A specialist segmenter for 2D images, tuned with napari-medseg.",
                 warned,
-                f"## Output\n\nThe probability of each class:\n\n{classes}",
+                f"## Output\n\nThe probability of each:\n\n{outputs}",
+                _HOW_TO_PART if segmenter.parts else "",
                 f"## Input\n\n{_how_to_prepare(segmenter)}",
                 f"## Training\n\n{_origin(card)}",
                 f"## Validation\n\n{score(card)} {_HOW_TO_VALIDATE}",
@@ -57,6 +60,11 @@ def readme(segmenter: Segmenter, cautions: Sequence[str] = ()) -> str:
         + "\n"
     )
 
+
+_HOW_TO_PART = (
+    "An object grows from each connected piece whose interior is above 0.5, over the "
+    "pixels whose background is below 0.5."
+)
 
 _HOW_TO_VALIDATE = (
     "On images like yours it may do better or worse. To find out, segment some that "

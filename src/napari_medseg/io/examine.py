@@ -6,6 +6,7 @@ and is left out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from napari_medseg._types import FloatArray, InputError, LabelArray
 from napari_medseg.io.checks import Examined, Finding
 from napari_medseg.io.images import ImageFile, LabelImage, read_annotation, read_image
+from napari_medseg.io.raster import is_turned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,6 +47,18 @@ def examine(image_path: Path, annotation_path: Path) -> list[Examined]:
         _slice(picture, annotation_path, mask, labels, index)
         for index, labels in _annotated(picture, mask)
     ]
+    if is_turned(image_path):
+        turned = Finding(
+            str(image_path),
+            "is a photograph with a note (EXIF) to show it turned, which is not "
+            "followed; many programs do",
+            "if its mask was drawn on the turned one, save the photograph upright, as "
+            "PNG or TIFF",
+            "warning",
+        )
+        found[:1] = [
+            replace(each, findings=(turned, *each.findings)) for each in found[:1]
+        ]
     if not found:
         findings.append(
             Finding(

@@ -176,9 +176,7 @@ def _contents(root: Path, part: str) -> tuple[dict[int, Path], list[Path]]:
             f"{KINDS[0].folder}, …, and masks such as IDRiD_01_MA.tif."
         )
     paths = sorted(
-        path
-        for path in (base / IMAGES / part).iterdir()
-        if path.suffix.lower() in ENDINGS
+        path for path in (base / IMAGES / part).iterdir() if _is_picture(path)
     )
     if not paths:
         raise InputError(f"{base / IMAGES / part} holds no image.")
@@ -199,9 +197,12 @@ def _base(root: Path, part: str) -> Path:
 
 def _any_mask(folder: Path) -> bool:
     """Tell whether a folder of masks holds one."""
-    return folder.is_dir() and any(
-        path.suffix.lower() in ENDINGS for path in folder.iterdir()
-    )
+    return folder.is_dir() and any(map(_is_picture, folder.iterdir()))
+
+
+def _is_picture(path: Path) -> bool:
+    """Tell whether a path is a picture by its name; macOS puts hidden files beside."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
 
 
 def _pair(path: Path, folders: dict[int, Path], classes: tuple[int, ...]) -> Pair:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari_medseg._types import InputError
 from napari_medseg.io.images import image_files, image_stem
-from napari_medseg.io.stems import without_ending
+from napari_medseg.io.stems import is_image, shared_folders, without_ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,45 +19,63 @@ def match_masks(
     """Match files by stem, where either side may have the ending of a mask.
 
     `napari_medseg.io.pairs.match_files` expects endings on one side only, as images
-    have none; here both sides are masks.
+    have none; here both sides are masks. Folders in the folders belong together by
+    their names.
 
     Parameters
     ----------
     pred, truth : Path
-        Two folders, or two files.
+        Two folders, or two images.
 
     Returns
     -------
     pairs : dict of str to (Path, Path)
-        Prediction and truth by their name.
+        Prediction and truth by their name, that of the folder before it where they
+        lie in one.
     unmatched : tuple of str
-        Files of either folder without a partner.
+        Files of either folder without a partner. Folders that only ``pred`` has do not
+        count: a run writes other things into some.
 
     Raises
     ------
     InputError
         A folder is missing, a match is ambiguous, or nothing matches.
     """
-    if pred.is_file() and truth.is_file():
+    if is_image(pred) and is_image(truth):
         return {image_stem(pred): (pred, truth)}, ()
-    groups: dict[str, tuple[list[Path], list[Path]]] = {}
-    for side, folder in enumerate((pred, truth)):
-        for path in image_files(folder):
-            key = without_ending(image_stem(path))
-            groups.setdefault(key, ([], []))[side].append(path)
     pairs: dict[str, tuple[Path, Path]] = {}
-    unmatched: list[Path] = []
-    for key, (predicted, true) in sorted(groups.items()):
-        if predicted and true:
-            pairs.update(_pair_up(key, predicted, true))
-        else:
-            unmatched += predicted + true
+    alone: set[Path] = set()
+    seen: set[Path] = set()
+    for here, there in shared_folders(pred, truth):
+        predicted, true = image_files(here), image_files(there)
+        found = _matched(predicted, true)
+        inner = here.relative_to(pred)
+        pairs |= {(inner / name).as_posix(): both for name, both in found.items()}
+        seen.update(true)
+        alone |= {*predicted, *true}.difference(*found.values())
     if not pairs:
         raise InputError(
             f"No prediction in {pred} has the name of a truth in {truth}. Give both "
             "the same name; it may end in _mask, _label, _labels or _seg."
         )
-    return pairs, tuple(str(path) for path in unmatched)
+    alone |= set(image_files(truth, recursive=True)) - seen
+    return pairs, tuple(str(path) for path in sorted(alone))
+
+
+def _matched(
+    predicted: Iterable[Path], true: Iterable[Path]
+) -> dict[str, tuple[Path, Path]]:
+    """Match the files of two folders."""
+    groups: dict[str, tuple[list[Path], list[Path]]] = {}
+    for side, paths in enumerate((predicted, true)):
+        for path in paths:
+            key = without_ending(image_stem(path))
+            groups.setdefault(key, ([], []))[side].append(path)
+    pairs: dict[str, tuple[Path, Path]] = {}
+    for key, (some, others) in sorted(groups.items()):
+        if some and others:
+            pairs |= _pair_up(key, some, others)
+    return pairs
 
 
 def _pair_up(

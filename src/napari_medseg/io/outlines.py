@@ -97,7 +97,10 @@ def read_geojson(path: str | Path) -> list[Outline]:
     for number, feature in enumerate(_features(path, content), 1):
         try:
             outlines += _drawn(feature)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (
+            *(TypeError, ValueError, KeyError, AttributeError),
+            ArithmeticError,  # a number that no place or measurement can be
+        ) as error:
             raise InputError(
                 f"{path}: object {number} is not as GeoJSON has it ({error}). Export "
                 "the file again."

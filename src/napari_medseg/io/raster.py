@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_ORIENTATION = 0x0112
+"""EXIF's name for the way a camera was held."""
+
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -48,6 +51,30 @@ def read_raster(path: Path, *, indices: bool = False) -> Raw:
         return _read_pillow(path, indices)
     except READER_ERRORS as error:
         raise damaged(path, error) from error
+
+
+def is_turned(path: Path) -> bool:
+    """Tell whether a picture has a note to show it turned, which is not followed.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    bool
+        Whether it is a JPEG whose EXIF orientation is not the usual one.
+    """
+    from PIL import Image
+
+    if path.suffix.lower() not in (".jpg", ".jpeg"):
+        return False
+    try:
+        with Image.open(path) as picture:
+            return bool(picture.getexif().get(_ORIENTATION, 1) != 1)
+    except (OSError, ValueError, SyntaxError):
+        return False  # whoever reads the picture says so
 
 
 def _is_plain_png(path: Path) -> bool:

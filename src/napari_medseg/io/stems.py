@@ -75,14 +75,14 @@ def match(images: Path, masks: Path) -> Matching:
     InputError
         A folder is missing, a match is ambiguous, or nothing matches.
     """
-    if _is_image(images) and _is_image(masks):
+    if is_image(images) and is_image(masks):
         return Matching(((images, masks),), (), ())
     image_paths: list[Path] = []
     mask_paths: list[Path] = []
     pairs: list[tuple[Path, Path]] = []
     alone: list[Path] = []
     lonely: list[Path] = []
-    for here, there in _folders(images, masks):
+    for here, there in shared_folders(images, masks):
         listed, masks_listed = _listed(here), _listed(there)
         if here.resolve() == there.resolve():
             listed, masks_listed = told_apart(listed)
@@ -140,24 +140,35 @@ def several_masks(image: Path, masks: Sequence[Path]) -> InputError:
     )
 
 
-def _folders(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
-    """Give the two folders, then those of one name that lie in both."""
-    yield images, masks
-    if not (images.is_dir() and masks.is_dir()) or images.resolve() == masks.resolve():
+def shared_folders(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
+    """Give two folders, then those of one name that lie in both.
+
+    Parameters
+    ----------
+    first, second : Path
+        The folders; or images, which have none in them.
+
+    Yields
+    ------
+    tuple of (Path, Path)
+        A folder in the first and one in the second.
+    """
+    yield first, second
+    if not (first.is_dir() and second.is_dir()) or first.resolve() == second.resolve():
         return
-    names = set(inner_folders(images)) & set(inner_folders(masks))
+    names = set(inner_folders(first)) & set(inner_folders(second))
     for name in sorted(names):
-        yield from _folders(images / name, masks / name)
+        yield from shared_folders(first / name, second / name)
 
 
-def _is_image(path: Path) -> bool:
-    """Tell whether a path is one image, not a folder of images."""
+def is_image(path: Path) -> bool:
+    """Tell whether a path is one image, a file or a zarr folder."""
     return path.is_file() or (path.is_dir() and path.suffix.lower() == ".zarr")
 
 
 def _listed(path: Path) -> list[Path]:
     """List a folder; a single image is a list of one."""
-    return [path] if _is_image(path) else image_files(path)
+    return [path] if is_image(path) else image_files(path)
 
 
 def without_ending(stem: str) -> str:

@@ -138,7 +138,9 @@ def _pixel_size(file: Any, series: Any) -> tuple[dict[str, float], dict[str, str
     if scale and _positive(found.get("spacing")):
         scale["Z"], units["Z"] = float(found["spacing"]), unit
     if _positive(found.get("finterval")):
-        scale["T"], units["T"] = float(found["finterval"]), "s"
+        # ImageJ names the unit where it is not seconds
+        unit = unit_name(str(found.get("tunit") or "s"))
+        scale["T"], units["T"] = float(found["finterval"]), unit
     return scale, units
 
 

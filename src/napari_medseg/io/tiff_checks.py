@@ -16,7 +16,10 @@ from napari_medseg.io.limits import refuse_odd
 MOST_PLANES = 10**7
 """Most planes of a TIFF file."""
 
-_OME_NAME = re.compile(r"""\bFileName\s*=\s*["']([^"']*)["']""")
+_OME_NAME = re.compile(
+    # what tifffile would open; other elements may name files as a mere note
+    r"""<(?:\w+:)?UUID\b[^>]*?\bFileName\s*=\s*["']([^"']*)["']"""
+)
 _OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 _OME_SIZE = re.compile(r"""\bSize[ZCT]\s*=\s*["'](\d{1,18})""")
 

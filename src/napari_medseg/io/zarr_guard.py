@@ -28,13 +28,17 @@ _DEFLATE_RATIO = 1032
 """Deflate packs no better than this."""
 
 
+ANY_SIZE = -1
+"""Of a piece that may have any number of bytes."""
+
+
 class CarefulStore(LocalStore):
     """A folder of zarr, whose pieces are checked before they are decoded.
 
     Attributes
     ----------
     blosc : int
-        Bytes of a piece that Blosc has packed; 0 where it has not.
+        Bytes of a piece that Blosc has packed, or `ANY_SIZE`; 0 where it has not.
     """
 
     blosc: int = 0
@@ -82,7 +86,7 @@ def check_blosc(data: bytes, size: int, key: str) -> None:
     data : bytes
         As it is stored.
     size : int
-        Bytes that come out.
+        Bytes that come out, or `ANY_SIZE`.
     key : str
         Where it lies, for the error.
 
@@ -93,7 +97,8 @@ def check_blosc(data: bytes, size: int, key: str) -> None:
     """
     head = struct.unpack("<4x3i", data[:16]) if len(data) >= 16 else (-1, -1, -1)
     unpacked, block, packed = head
-    if unpacked != size or packed != len(data) or not 0 < block <= max(size, 1):
+    fits = unpacked == size or (size == ANY_SIZE and 0 <= unpacked <= AT_ONCE)
+    if not fits or packed != len(data) or not 0 < block <= max(unpacked, 1):
         raise ValueError(f"the piece {key} is damaged")
 
 

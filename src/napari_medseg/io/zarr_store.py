@@ -113,14 +113,15 @@ def _opened(path: str | Path) -> Any:
 
 def _careful(array: zarr.Array[Any]) -> zarr.Array[Any]:
     """Let the store of an array know what its pieces are packed with."""
-    from napari_medseg.io.zarr_guard import CarefulStore
+    from napari_medseg.io.zarr_guard import ANY_SIZE, CarefulStore
 
     last = array.compressors[-1:]
     store = array.store
     if last and "Blosc" in type(last[0]).__name__ and isinstance(store, CarefulStore):
         # parts of a shard are read one by one, and their list with them
         size = 0 if array.shards else math.prod(array.chunks) * array.dtype.itemsize
-        store.blosc = size
+        # a filter makes a piece of another size
+        store.blosc = ANY_SIZE if array.filters and size else size
     return array
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,17 +95,18 @@ def measured(stack: LabelStack) -> pd.DataFrame:
     Parameters
     ----------
     stack : LabelStack
-        The labels. Their own table is taken where it has the areas of these very
-        labels; after more was painted it has not.
+        The labels. Their own table is taken where it has the areas and places of
+        these very labels, in the layer's unit; after more was painted, or the size of
+        a pixel was set, it has not.
 
     Returns
     -------
     pandas.DataFrame
         One row a label, of a stack one a label and slice; as of `described`.
     """
-    if stack.table is not None and _is_of(stack.table, stack.labels):
-        return stack.table.rename(columns={"index": "label"})
     size = physical_size(stack)
+    if stack.table is not None and _is_of(stack.table, stack, size):
+        return stack.table.rename(columns={"index": "label"})
     return put_together(
         [
             measured_slice(stack, index, labels, None, size)
@@ -181,13 +183,47 @@ def in_units(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _is_of(table: pd.DataFrame, labels: Array) -> bool:
-    """Tell whether a table has the areas of labels, but for background."""
-    if not {"index", "area_px"} <= set(table.columns):
+def _is_of(
+    table: pd.DataFrame,
+    stack: LabelStack,
+    size: tuple[Mapping[str, float], str | None],
+) -> bool:
+    """Tell whether a table has the sizes and places of labels, but for background."""
+    if not {"index", "area_px", "area", "unit"} <= set(table.columns):
         return False
-    ids, counts = np.unique(labels[labels > 0], return_counts=True)
+    scale, unit = size
     there = table[(table["index"] > 0) & (table["area_px"] > 0)]
-    areas = there.groupby("index")["area_px"].sum()
-    return len(areas) == len(ids) and bool(
-        (areas.index == ids).all() and (areas == counts).all()
-    )
+    areas = there["area_px"] * math.prod(scale.values())
+    if not np.allclose(there["area"], areas, rtol=1e-6, atol=0):
+        return False
+    if not (there["unit"] == (unit or "px")).all():
+        return False
+    rows = 0
+    for index, labels in stack.slices():
+        part = there
+        for column, place in place_columns(index).items():
+            if column not in part:
+                return False
+            part = part[part[column] == place]
+        if not _is_of_slice(part, labels):
+            return False
+        rows += len(part)
+    return rows == len(there)
+
+
+def _is_of_slice(table: pd.DataFrame, labels: Array) -> bool:
+    """Tell whether rows have the areas of the labels of a slice, and their middles."""
+    inside = labels > 0
+    ids, ranks = np.unique(labels[inside], return_inverse=True)
+    area = np.bincount(ranks, minlength=len(ids))
+    rows = table.sort_values("index")
+    if len(rows) != len(ids):
+        return False
+    if not ((rows["index"] == ids) & (rows["area_px"] == area)).all():
+        return False
+    for axis, places in zip("yx", np.nonzero(inside), strict=True):
+        middle = np.bincount(ranks, places, minlength=len(ids)) / area
+        column = f"centroid_{axis}"
+        if column in rows and not np.allclose(rows[column], middle, atol=1e-3):
+            return False
+    return True

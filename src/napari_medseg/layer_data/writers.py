@@ -48,8 +48,9 @@ def write_label_zarr(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]
 
 
 def _write(path: str, data: Any, meta: Mapping[str, Any], name: str) -> list[str]:
-    place = with_ending(Path(path), name)
-    if str(place) != path and place.exists():
+    given = Path(path)
+    place = with_ending(given, name)
+    if place != given and place.exists():
         # napari asked about the name without the ending
         raise InputError(
             f"{place} exists. Give the whole name to replace it, or choose another."

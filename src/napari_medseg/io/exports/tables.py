@@ -199,7 +199,10 @@ def _groups(parts: Sequence[Path], schema: Any) -> Iterator[Any]:
     layout = arrow.ParseOptions(newlines_in_values=True)
     waiting: list[Any] = []
     for part in parts:
-        table = arrow.read_csv(part, parse_options=layout, convert_options=options)
+        try:
+            table = arrow.read_csv(part, parse_options=layout, convert_options=options)
+        except pa.ArrowInvalid as error:
+            raise _damaged(part) from error
         waiting.append(table)
         if sum(each.nbytes for each in waiting) > _GROUP_BYTES:
             yield pa.concat_tables(waiting)
