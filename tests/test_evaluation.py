@@ -280,3 +280,47 @@ def test_a_zarr_folder_is_one_prediction(folders):
     one, other = (folder / "a.zarr" for folder in folders)
     assert list(finish(evaluate_folders(one, other)).per_image) == ["a"]
     assert list(finish(evaluate_folders(*folders)).per_image) == ["a"]
+
+
+def made(folder, **facts):
+    """Say in a folder how its labels were made, as a run does."""
+    (folder / "medseg.json").write_text(json.dumps({"objects": None} | facts))
+
+
+KINDS = square(5, 1) + square(20, 2)
+
+
+@pytest.mark.parametrize("told", [{"class_values": [0, 127, 255]}, {}])
+def test_truths_are_numbered_as_the_model_numbers_its_classes(folders, told):
+    pred, truth = folders
+    made(pred, classes=["background", "round", "rod"], **told)
+    save(pred / "a.tif", KINDS)
+    save(truth / "a.png", np.array([0, 127, 255], np.uint8)[KINDS])
+    result = finish(evaluate_folders(*folders))
+    assert result.kind == "classes"
+    assert (result.mean["dice_1"], result.mean["dice_2"]) == (1, 1)
+    # a truth whose values are those of the model stays what it is
+    save(truth / "a.png", KINDS)
+    assert finish(evaluate_folders(*folders)).mean["dice"] == 1
+
+
+def test_a_class_that_was_never_found_is_missed(folders):
+    pred, truth = folders
+    made(pred, classes=["background", "round", "rod"])
+    save(pred / "a.tif", (KINDS > 0).astype(np.uint8))
+    save(truth / "a.png", KINDS)
+    result = finish(evaluate_folders(*folders))
+    assert result.kind == "classes"
+    assert result.mean["dice_2"] == 0
+    save(truth / "a.png", 255 * (KINDS > 0).astype(np.uint8))
+    assert finish(evaluate_folders(*folders)).kind == "foreground"
+
+
+def test_ignored_pixels_stay_ignored_where_truths_are_numbered(folders):
+    pred, truth = folders
+    made(pred, classes=["background", "round", "rod"], class_values=[0, 127, 255])
+    save(pred / "a.tif", KINDS + square(30, 1))
+    marked = np.array([0, 127, 255], np.uint8)[KINDS] + square(30, 2)
+    save(truth / "a.png", marked)
+    result = finish(evaluate_folders(*folders, ignore=2))
+    assert (result.mean["dice_1"], result.mean["dice_2"]) == (1, 1)

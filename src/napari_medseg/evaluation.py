@@ -10,6 +10,9 @@ How the values of label images are read:
   0/1 or 0/255, or when predictions or truths together have more than 20, as objects
   have. A truth with an id for each object or of 0/255 is thus fine for a prediction
   of 0/1. `Evaluation.kind` says which reading was used.
+- Where the folder of predictions says that their model has several classes, so do
+  the predictions, even if only one of them was found; and truths whose classes have
+  other values, such as 127 and 255, are numbered as the model numbers them.
 
 Stacks are scored slice by slice; their scores are means over the slices.
 
@@ -22,7 +25,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,7 +33,12 @@ from napari_medseg._labels import check_shapes
 from napari_medseg._types import InputError, MedsegError, Progress
 from napari_medseg.io.images import read_annotation, read_image
 from napari_medseg.io.mask_match import match_masks
-from napari_medseg.io.result_names import probabilities_of
+from napari_medseg.io.result_names import (
+    RunFacts,
+    facts_of,
+    probabilities_of,
+    run_folder,
+)
 from napari_medseg.metrics import (
     class_table,
     count_finite,
@@ -51,7 +59,7 @@ MOST_CLASSES = 20
 """With more different foreground values than these, labels are objects."""
 
 _VOID = -1
-"""The value of ignored pixels in a truth that was reduced to its foreground."""
+"""The value of ignored pixels in a truth whose values were changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +163,17 @@ def evaluate_folders(
     InputError
         A folder is missing, a match is ambiguous, or nothing matches.
     """
-    pairs, unmatched = match_masks(Path(pred), Path(truth))
+    pred = Path(pred)
+    pairs, unmatched = match_masks(pred, Path(truth))
     failures: dict[str, str] = {}
-    kind: Kind = "instances"
+    scorer = _Scorer("instances", ignore, spacing)
     if not instances:
-        kind = yield from _find_kind(pairs, ignore)
+        made = facts_of(run_folder(pred if pred.is_dir() else pred.parent))
+        seen = yield from _look(pairs, ignore)
+        numbers = _numbers_of(seen, made)
+        scorer = _Scorer(_kind_of(seen, made), ignore, spacing, numbers)
     done = 0 if instances else len(pairs)
     total = done + len(pairs)
-    scorer = _Scorer(kind, ignore, spacing)
     scored: dict[str, list[_Scores]] = {}
     for step, (name, paths) in enumerate(pairs.items(), start=done + 1):
         try:
@@ -174,7 +185,7 @@ def evaluate_folders(
         yield Progress(step, total, f"Scored {name}", _join(scored[name], many=False))
     per_image = _tabulate(scored)
     return Evaluation(
-        kind,
+        scorer.kind,
         summarise(per_image),
         per_image,
         count_finite(per_image),
@@ -204,7 +215,7 @@ def probabilities_beside(labels: Path, shape: tuple[int, ...]) -> list[FloatArra
     InputError
         They are of another shape, or damaged.
     """
-    path = probabilities_of(labels, labels.parent)
+    path = _probabilities_of(labels)
     if path is None:
         return []
     image = read_image(path)
@@ -217,30 +228,66 @@ def probabilities_beside(labels: Path, shape: tuple[int, ...]) -> list[FloatArra
     return [plane for _, plane in image.slices()]
 
 
-def _find_kind(pairs: Mapping[str, tuple[Path, Path]], ignore: int | None) -> Job[Kind]:
-    """Tell from all values whether they are classes."""
-    predicted: set[int] = set()
-    true: set[int] = set()
-    several = False
+def _probabilities_of(labels: Path) -> Path | None:
+    """Return the probabilities that a run wrote with labels, if they are there."""
+    return probabilities_of(labels, run_folder(labels.parent))
+
+
+class _Seen(NamedTuple):
+    """The foreground values of predictions and truths, and more of the predictions."""
+
+    predicted: set[int]
+    true: set[int]
+    several: bool
+
+
+def _look(pairs: Mapping[str, tuple[Path, Path]], ignore: int | None) -> Job[_Seen]:
+    """Look at all values, and whether there are probabilities of several classes."""
+    seen = _Seen(set(), set(), several=False)
     for step, (name, paths) in enumerate(pairs.items(), start=1):
-        for path, values in zip(paths, (predicted, true), strict=True):
+        for path, values in zip(paths, seen[:2], strict=True):
             try:
                 found = np.unique(_read(path))
             except MedsegError:
                 continue  # listed as a failure when it is to be scored
             values.update(int(value) for value in found if value > 0)
-        several = several or _has_classes(paths[0])
+        seen = seen._replace(several=seen.several or _has_classes(paths[0]))
         yield Progress(step, 2 * len(pairs), f"Read {name}")
     if ignore is not None:
-        true.discard(ignore)
-    objects = max(len(predicted), len(true)) > MOST_CLASSES
-    one = len(predicted) <= 1 and not several
-    return "foreground" if objects or one else "classes"
+        seen.true.discard(ignore)
+    return seen
+
+
+def _kind_of(seen: _Seen, made: RunFacts) -> Kind:
+    """Tell from all values, and from how the labels were made, what they are."""
+    objects = max(len(seen.predicted), len(seen.true)) > MOST_CLASSES
+    several = seen.several or len(seen.predicted) > 1
+    if len(made.names) > 2 and not made.objects:
+        # a model may have missed all of its classes but one
+        several = several or len(seen.true) > 1
+    return "classes" if several and not objects else "foreground"
+
+
+def _numbers_of(seen: _Seen, made: RunFacts) -> dict[int, int]:
+    """Return which class each value of the truths is, where the values are others.
+
+    A model numbers its classes 0, 1, 2, …, whatever they were in the masks that it
+    was trained on, such as 0, 127 and 255.
+    """
+    count = len(made.names)
+    own = set(range(1, count))
+    if count <= 2 or made.objects or seen.true <= own:
+        return {}
+    if len(made.values) == count and seen.true <= set(made.values[1:]):
+        return {value: number for number, value in enumerate(made.values)}
+    if len(seen.true) == len(own):  # the model does not tell
+        return {value: number for number, value in enumerate(sorted(seen.true), 1)}
+    return {}
 
 
 def _has_classes(labels: Path) -> bool:
     """Tell whether a prediction has probabilities of more than one class."""
-    path = probabilities_of(labels, labels.parent)
+    path = _probabilities_of(labels)
     try:
         # background is one of the channels
         return path is not None and read_image(path).channels > 2
@@ -256,6 +303,8 @@ class _Scorer:
     ----------
     kind, ignore, spacing
         As for `evaluate_folders`.
+    numbers : mapping of int to int
+        Which class a value of the truths is; the others are what they are.
     rankings : Rankings
         Of the images scored so far that have probabilities.
     """
@@ -263,6 +312,7 @@ class _Scorer:
     kind: Kind
     ignore: int | None
     spacing: Sequence[float] | None
+    numbers: Mapping[int, int] = field(default_factory=dict)
     rankings: Rankings = field(default_factory=Rankings)
 
     def score(self, pred: Path, truth: Path) -> list[_Scores]:
@@ -281,8 +331,10 @@ class _Scorer:
     ) -> _Scores:
         """Score one slice."""
         if self.kind == "classes":
-            table = class_table(pred, truth, spacing=self.spacing, ignore=self.ignore)
-            self._rank(table, truth, self.ignore, shares)
+            classes = self._numbered(truth)
+            void = None if self.ignore is None else _VOID
+            table = class_table(pred, classes, spacing=self.spacing, ignore=void)
+            self._rank(table, classes, void, shares)
             return _Scores(table, {})
         foreground = (truth > 0).astype(np.int32)
         if self.ignore is not None:
@@ -295,6 +347,15 @@ class _Scorer:
         if self.kind == "foreground":
             return _Scores(table, {})
         return _Scores(table, object_scores(pred, truth, ignore=self.ignore))
+
+    def _numbered(self, truth: LabelArray) -> LabelArray:
+        """Return the class of each pixel of a truth."""
+        classes = truth.astype(np.int32)
+        for value, number in self.numbers.items():
+            classes[truth == value] = number
+        if self.ignore is not None:
+            classes[truth == self.ignore] = _VOID
+        return classes
 
     def _rank(
         self,

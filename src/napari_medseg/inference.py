@@ -211,6 +211,25 @@ class Segmenter:
         return model_files.save(path, self.model_file)
 
 
+def annotated_values(segmenter: object) -> tuple[int, ...]:
+    """Return the values that a model's classes had in the masks it was trained on.
+
+    Parameters
+    ----------
+    segmenter : AnySegmenter
+        Any segmenter.
+
+    Returns
+    -------
+    tuple of int
+        Background first; empty where there is no model file, or it does not tell.
+    """
+    model_file = getattr(segmenter, "model_file", None)
+    if not isinstance(model_file, model_files.ModelFile):
+        return ()
+    return tuple(map(int, model_file.card.provenance.get("class_values", ())))
+
+
 def of_model_file(
     model_file: model_files.ModelFile,
     device: str = "auto",

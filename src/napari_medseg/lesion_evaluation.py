@@ -22,7 +22,7 @@ from napari_medseg.io.images import (
     read_annotation,
     read_image,
 )
-from napari_medseg.io.result_names import class_names_of, masks_of
+from napari_medseg.io.result_names import facts_of, masks_of
 from napari_medseg.io.stems import without_ending
 from napari_medseg.metrics import (
     class_table,
@@ -108,7 +108,7 @@ def evaluate_idrid(
 def _values_of(pred: Path) -> dict[int, int]:
     """Return which kind each value of the labels in a folder is."""
     kinds = {kind.name: number for number, kind in enumerate(KINDS, 1)}
-    names = class_names_of(pred)
+    names = facts_of(pred).names
     told = {value: kinds[name] for value, name in enumerate(names) if name in kinds}
     return told or {number: number for number in kinds.values()}
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from napari_medseg._types import Progress
 from napari_medseg.earlier import states_of
-from napari_medseg.inference import Segmenter, open_segmenter
+from napari_medseg.inference import annotated_values, open_segmenter
 from napari_medseg.io.pairs import Pairs, as_annotation, read_pairs
-from napari_medseg.overlapping import OverlappingSegmenter
 from napari_medseg.quality.estimating import Estimate, Prepared, estimate, prepare
 from napari_medseg.quality.references import reference_folders
 
@@ -92,10 +91,7 @@ def prepare_for(
     """
     yield Progress(0, None, "reading references")
     pairs = references.read()
-    values: tuple[int, ...] = ()
-    if isinstance(segmenter, (Segmenter, OverlappingSegmenter)):
-        known = segmenter.model_file.card.provenance.get("class_values", ())
-        values = tuple(int(value) for value in known)
+    values = annotated_values(segmenter)
     states = states_of(segmenter)
     classes = len(segmenter.classes)
     return (yield from prepare(pairs, classes, settings, states, values))

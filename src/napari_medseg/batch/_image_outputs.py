@@ -147,9 +147,10 @@ class ImageOutputs:
             windows = label_windows(labels)
             ids = [label for window in windows for label, _ in window.boxes]
         kinds = dict.fromkeys(ids, 1 if count == 2 else 0)
-        if count > 2 and class_labels is not None:
-            kinds |= object_kinds(labels, class_labels, count)
-        return Measured(index, labels, kinds, table)
+        if count <= 2 or class_labels is None:
+            return Measured(index, labels, kinds, table)
+        kinds |= object_kinds(labels, class_labels, count)
+        return Measured(index, labels, kinds, table, classed=True)
 
     def write_geojson(self, path: Path, slices: Sequence[Measured]) -> None:
         """Write outlines and measurements for QuPath."""

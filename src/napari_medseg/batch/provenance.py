@@ -50,6 +50,7 @@ def provenance(
         "model": described.identity,
         "model_name": settings.model,
         "classes": [entry.name for entry in described.classes],
+        **({"class_values": list(described.values)} if described.values else {}),
         "objects": values["objects"],
         **({"quality": described.basis} if described.basis else {}),
         "settings": values,

@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import datetime
 from html import escape
 from importlib.resources import files
+from statistics import median
 from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -169,10 +170,10 @@ def _figures(
     counts = [row.objects for row in done if row.objects is not None]
     if counts:
         yield _figure("Objects", f"{sum(counts):,}")
-    qualities = sorted(row.quality for row in done if row.quality is not None)
+    qualities = [row.quality for row in done if row.quality is not None]
     if qualities:
-        yield _figure("Lowest quality", f"{qualities[0]:.2f}")
-        yield _figure("Median quality", f"{qualities[len(qualities) // 2]:.2f}")
+        yield _figure("Lowest quality", f"{min(qualities):.2f}")
+        yield _figure("Median quality", f"{median(qualities):.2f}")
     wall = _seconds(made)
     if wall is not None:
         yield _figure("Time", _duration(wall))

@@ -51,12 +51,15 @@ class Measured:
         Class of each label; 0 for an object whose class is not known.
     table : pandas.DataFrame or None
         A row an object or class; None where nothing was measured.
+    classed : bool
+        Whether the classes of objects are known, of which there may be none.
     """
 
     index: Mapping[str, int]
     labels: AnyLabels
     kinds: Mapping[int, int]
     table: pd.DataFrame | None
+    classed: bool = False
 
 
 def column_kinds(names: Sequence[str]) -> dict[str, str]:
@@ -211,7 +214,7 @@ def _count_objects(each: Measured, names: Sequence[str], pixels: int) -> dict[st
     table = _table(each)
     row: dict[str, Any] = {"objects": len(table)}
     counts = Counter(each.kinds.values())
-    if len(names) > 2 and len(counts) > (0 in counts):
+    if each.classed:
         for kind, name in enumerate(names[1:], start=1):
             row[f"{_COUNT}{name}"] = counts[kind]
     row["area_share"] = float(table["area_px"].sum()) / pixels

@@ -68,11 +68,14 @@ class Described:
         Its classes.
     basis : str
         On what predicted quality rests, in a sentence; empty where none is predicted.
+    values : tuple of int
+        What the classes were in the masks that it was trained on, where that is known.
     """
 
     identity: str
     classes: tuple[LabelClass, ...]
     basis: str = ""
+    values: tuple[int, ...] = ()
 
 
 class ImageWorker:
@@ -105,7 +108,11 @@ class ImageWorker:
         prepared: Prepared | None = None,
     ) -> None:
         basis = prepared.basis if prepared else ""
-        self.described = Described(segmenter.identity, segmenter.classes, basis)
+        # brings torch along
+        from napari_medseg.inference import annotated_values
+
+        values = annotated_values(segmenter)
+        self.described = Described(segmenter.identity, segmenter.classes, basis, values)
         self._judge = prepared.judge if prepared else None
         if settings.masks and not getattr(segmenter, "overlapping", False):
             raise InputError(

@@ -94,6 +94,10 @@ def _print(found: Comparison, saved: dict[str, Path]) -> None:
     taken = found.chosen.recipe.name
     model = saved.get(taken, taken)
     if found.chosen.model is None or taken in saved:
-        typer.echo(f"napari-medseg segment IMAGES --model {model} --out RESULTS")
+        # compared by the objects, so that is what is asked for
+        objects = " --instances" if found.chosen.figures[1] is not None else ""
+        typer.echo(
+            f"napari-medseg segment IMAGES --model {model} --out RESULTS{objects}"
+        )
     else:
         typer.echo("With --out FOLDER the trained models are kept.")

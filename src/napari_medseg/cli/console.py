@@ -25,6 +25,10 @@ BAD_ARGUMENTS = 2
 """Exit code when an argument or what it points to cannot be used."""
 
 
+_WIDEST = 10_000
+"""Columns of letters that a table in a file may take."""
+
+
 def follow(job: Job[T], *, quiet: bool) -> T:
     """Run a job under a progress bar, drawn on standard error.
 
@@ -127,19 +131,39 @@ def _refused(sentence: str, code: int, *, as_json: bool) -> typer.Exit:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(_printable(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def print_table(
     headings: list[str], rows: list[list[str]], *, figures: bool = True
 ) -> None:
-    """Print a table on standard output; figures behind the name go to the right."""
+    """Print a table on standard output; figures behind the name go to the right.
+
+    Names are broken where a terminal is narrow, figures are not; in a file nothing is.
+    """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table()
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if figures and place else "left")
+        figure = figures and place > 0
+        table.add_column(
+            heading,
+            justify="right" if figure else "left",
+            no_wrap=figure,
+            overflow="fold",
+        )
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        # as text: rich takes what is in brackets for a colour
+        table.add_row(*(Text(_printable(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        wide = console.options.update(max_width=_WIDEST)
+        console.width = max(80, console.measure(table, options=wide).maximum)
+    console.print(table)
+
+
+def _printable(text: str) -> str:
+    """Return text whose parts that are none, of names of files, are spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

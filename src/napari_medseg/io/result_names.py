@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,8 +89,28 @@ def _beside(labels: Path, folder: Path, named: Callable[[str], str]) -> Path | N
     return path if path.is_file() else None
 
 
-def class_names_of(folder: Path) -> tuple[str, ...]:
-    """Return the names of the classes of the labels in an output folder.
+class RunFacts(NamedTuple):
+    """What an output folder tells of the labels in it.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the classes, background first, each at the place of its value; empty where
+        the folder does not tell.
+    values : tuple of int
+        What the classes were in the masks that the model was trained on; empty where
+        that is not known.
+    objects : bool
+        Whether the labels are numbered objects.
+    """
+
+    names: tuple[str, ...] = ()
+    values: tuple[int, ...] = ()
+    objects: bool = False
+
+
+def facts_of(folder: Path) -> RunFacts:
+    """Return what an output folder tells of the labels in it.
 
     Parameters
     ----------
@@ -99,13 +119,39 @@ def class_names_of(folder: Path) -> tuple[str, ...]:
 
     Returns
     -------
-    tuple of str
-        Background first, each at the place of its value; empty where the folder does
-        not tell.
+    RunFacts
+        What it says; little or nothing where it is no output folder.
     """
     try:
         made = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ()
-    names = made.get("classes") if isinstance(made, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+        return RunFacts()
+    if not isinstance(made, dict):
+        return RunFacts()
+    names, values = made.get("classes"), made.get("class_values")
+    if not isinstance(values, list) or {*map(type, values)} - {int}:
+        values = []
+    return RunFacts(
+        tuple(map(str, names)) if isinstance(names, list) else (),
+        tuple(values),
+        made.get("objects") is not None,
+    )
+
+
+def run_folder(folder: Path) -> Path:
+    """Return the output folder that a folder lies in.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds labels: of the images that lie in a folder of the images, or all.
+
+    Returns
+    -------
+    Path
+        The nearest folder that says how its labels were made, or the folder itself.
+    """
+    for place in (folder, *folder.absolute().parents):
+        if (place / PROVENANCE).is_file():
+            return place
+    return folder

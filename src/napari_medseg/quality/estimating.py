@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_medseg._types import InputError, MedsegError, Progress
 from napari_medseg.io.images import image_files, read_image
+from napari_medseg.io.stems import is_image
 from napari_medseg.quality.accuracy import SCORES
 from napari_medseg.quality.choosing import annotate_next
 from napari_medseg.quality.folder import FolderLine, fit_folder, predict_folder
@@ -173,7 +174,7 @@ def estimate(
     Parameters
     ----------
     images : Path or sequence of Path
-        A folder, or files.
+        A folder, with the folders in it, or files.
     segmenter : AnySegmenter
         The model.
     prepared : Prepared
@@ -202,7 +203,7 @@ def estimate(
     wanted = set(np.random.default_rng(0).permutation(len(files))[:SUPPORT] + 1)
     support: list[tuple[Example, ...]] = []
     for step, path in enumerate(files, start=1):
-        name = path.name
+        name = _name(path, images)
         try:
             judged[name], examples = _judge_file(path, segmenter, prepared.judge)
         except (MedsegError, OSError, ValueError) as error:
@@ -229,10 +230,17 @@ def _files(images: Path | Sequence[Path]) -> list[Path]:
     """Return the files of a folder, or those that were given."""
     if not isinstance(images, Path):
         return list(images)
-    files = [images] if images.is_file() else image_files(images)
+    files = [images] if is_image(images) else image_files(images, recursive=True)
     if not files:
         raise InputError(f"There is no image in {images}.")
     return files
+
+
+def _name(path: Path, images: Path | Sequence[Path]) -> str:
+    """Return the name of an image, with the folders in the folder that it lies in."""
+    if isinstance(images, Path) and path != images:
+        return path.relative_to(images).as_posix()
+    return path.name
 
 
 def _judge_file(
