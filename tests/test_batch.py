@@ -199,6 +199,30 @@ def test_other_settings_are_done_again_where_asked_for(images: Path, out: Path) 
     assert provenance_of(out)["mixed"] is False
 
 
+def test_what_another_model_wrote_does_not_stay_beside_new_labels(
+    images: Path, out: Path
+) -> None:
+    asked = BatchSettings(
+        "otsu",
+        objects=ObjectConfig(),
+        formats=("csv", "geojson", "coco", "ome-zarr"),
+        probabilities=True,
+    )
+    finish(segment_batch([images], out, asked))
+    own = out / "my notes.csv"
+    own.write_text("mine")
+    plain = BatchSettings("otsu")
+    report = finish(segment_batch([images], out, plain, redo=True))
+    assert report.files == ()
+    left = [path.name for path in out.rglob("*") if path.is_file()]
+    ends = (".csv", ".json", ".geojson", "_probabilities.tiff")
+    assert sorted(name for name in left if name.endswith(ends)) == [
+        "medseg.json",
+        "my notes.csv",
+    ]
+    assert not list(out.rglob("*.ome.zarr"))
+
+
 def test_labels_of_others_are_not_taken_for_results(images: Path, out: Path) -> None:
     drawn = save(out / "b.tif", square(9))
     before = drawn.read_bytes()

@@ -133,6 +133,27 @@ def test_a_drive_that_knows_no_locks(
     assert len(segment(images, out, Bright()).skipped) == 3
 
 
+def test_results_are_read_where_nothing_can_be_written(
+    images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment(images, out, Bright())
+    connect = sqlite3.connect
+
+    def careful(address: Any, **options: Any) -> sqlite3.Connection:
+        if "immutable" not in str(address):
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(address, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", careful)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with read_ledger(out) as ledger:
+        assert len(list(ledger.rows())) == 3
+    # what a run has left open is not all in the one file
+    (out / "medseg.sqlite-wal").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be opened"), read_ledger(out):
+        pass
+
+
 def test_a_ledger_that_cannot_be_opened_is_not_replaced(
     images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,11 @@ def test_failures_first_then_the_worst(tmp_path: Path) -> None:
     assert "lowest predicted quality come first" in page.text
 
 
+def test_the_median_of_two_lies_between_them(tmp_path: Path) -> None:
+    page = page_of(tmp_path, [done("a", 0.2), done("b", 0.9)])
+    assert "Median quality0.55" in page.text
+
+
 def test_without_quality_names_give_the_order(tmp_path: Path) -> None:
     rows = [done(name, objects=None) for name in ("b 10", "b 2", "A 3", "c")]
     page = page_of(tmp_path, rows)

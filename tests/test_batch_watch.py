@@ -167,6 +167,38 @@ def test_a_file_that_changes_later_is_segmented_again(images: Path, out: Path) -
     assert report.failed == {}
 
 
+def test_a_file_of_others_stops_no_other_image(images: Path, out: Path) -> None:
+    foreign = save(out / "b.tif", square(9)).read_bytes()
+    watch = Watch(images, out)
+    for name in ("a", "b", "c"):
+        save(images / f"{name}.tif", square(1))
+
+    def others_are_there() -> bool:
+        return {"a.tif", "c.tif"} <= set(label_files(out))
+
+    watch.until(others_are_there)
+    report = watch.end()
+    assert names(report.done) == ["a.tif", "c.tif"]
+    assert "is there already" in report.failed[str(images / "b.tif")]
+    assert (out / "b.tif").read_bytes() == foreign
+
+
+def test_an_image_that_breaks_later_is_no_longer_done(images: Path, out: Path) -> None:
+    path = save(images / "a.tif", square(0))
+    watch = Watch(images, out)
+    watch.until(written(out, "a.tif"))
+    path.write_bytes(path.read_bytes()[:60])
+
+    def has_failed() -> bool:
+        with read_ledger(out) as ledger:
+            row = ledger.row("a")
+        return row is not None and row.state == "failed"
+
+    watch.until(has_failed)
+    report = watch.end()
+    assert (report.done, list(report.failed)) == ((), [str(path)])
+
+
 def test_watching_goes_on_where_another_run_ended(images: Path, out: Path) -> None:
     save_squares(images)
     segment(images, out, Bright())

@@ -44,6 +44,19 @@ def test_estimate_gives_json(images, references):
     assert len(values["next"]) == 1
 
 
+def test_estimate_looks_into_folders(images, references):
+    (images / "day 1").mkdir()
+    (images / "cell 0.tif").rename(images / "day 1" / "cell [0].tif")
+    result = command(
+        *("estimate", "--images", images, "--model", "otsu"),
+        *("--references", references, "--device", "cpu"),
+    )
+    assert result.exit_code == 0, result.output
+    # in a file no figure is cut, and brackets are no colours
+    row = next(line for line in result.stdout.splitlines() if "cell [0].tif" in line)
+    assert "day 1/cell [0].tif" in row and "…" not in result.stdout
+
+
 def test_estimate_prints_a_table_and_what_it_rests_on(images, references):
     result = command(
         *("estimate", "--images", images, "--model", "otsu", "--device", "cpu"),

@@ -17,7 +17,7 @@ from napari_medseg.batch.inputs import readable
 from napari_medseg.batch.ledger import DONE, LEDGER, Ledger, Recipe
 from napari_medseg.batch.ledger_file import open_ledger
 from napari_medseg.batch.loop import HEARTBEAT, Loop
-from napari_medseg.batch.outputs import finish_outputs
+from napari_medseg.batch.outputs import drop_files, earlier_files, finish_outputs
 from napari_medseg.batch.provenance import now, provenance, write_provenance
 from napari_medseg.batch.report import write_report
 
@@ -85,11 +85,14 @@ class Plan:
         Images whose results are there.
     total : int or None
         All images; None where they are not known yet.
+    refused : mapping of str to str
+        Images that are not segmented, with the reason; it may grow during the run.
     """
 
     todo: Iterator[Work | None]
     there: Sequence[Work] = ()
     total: int | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 Planner = Callable[[Ledger, Recipe], Job[Plan]]
@@ -126,13 +129,16 @@ def conduct(folder: Folder, crew: Crew, plan: Planner) -> Job[BatchReport]:
         clear_halves(folder, ledger.interrupted())
         clear_run_halves(folder)
         planned = yield from plan(ledger, recipe)
-        _write_made(folder.out, made, ledger, recipe)
+        # noted anew, for a run that is ended before it comes to them
+        earlier = earlier_files(folder.out)
+        _write_made(folder.out, made | {"files": sorted(earlier)}, ledger, recipe)
         loop = Loop(
             crew,
             ledger,
             ledger.number_of(recipe),
             described.identity,
             partial(clear_halves, folder),
+            partial(drop_files, folder.out),
             len(planned.there),
             planned.total,
         )
@@ -141,11 +147,12 @@ def conduct(folder: Folder, crew: Crew, plan: Planner) -> Job[BatchReport]:
             yield from _reported(job, loop, after)
         yield Progress(loop.step, loop.step, "writing tables and the report")
         report, files = after()
+        drop_files(folder.out, earlier - set(files))
         tally = loop.tally
         return BatchReport(
             tuple(sorted(tally.done)),
             tuple(readable(item.source) for item in planned.there),
-            dict(sorted(tally.failed.items())),
+            dict(sorted((tally.failed | dict(planned.refused)).items())),
             dict(sorted(tally.notes.items())),
             monotonic() - started,
             str(folder.out / LEDGER),

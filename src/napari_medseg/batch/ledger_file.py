@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections import deque
 from contextlib import ExitStack, closing, contextmanager
@@ -156,17 +157,31 @@ def read_ledger(out: Path) -> Iterator[LedgerReader]:
     try:
         connection = _opened(path, locks=True)
     except sqlite3.OperationalError as error:
-        if NO_LOCKS not in str(error):
+        if NO_LOCKS in str(error):
+            connection = _opened(path, locks=False)
+        elif _is_quiet(path):
+            connection = _opened(path, locks=True, still=True)
+        else:
             raise _refusal(path, error) from error
-        connection = _opened(path, locks=False)
     with closing(connection):
         _check(connection, path)
         yield LedgerReader(connection)
 
 
-def _opened(path: Path, *, locks: bool) -> sqlite3.Connection:
+def _is_quiet(path: Path) -> bool:
+    """Tell whether nobody may write where a ledger lies, and no run has left it open.
+
+    SQLite itself would write beside it, to read it: not on a backup or a share that
+    can only be read.
+    """
+    left_open = path.with_name(f"{path.name}-wal").exists()
+    return not left_open and not os.access(path.parent, os.W_OK)
+
+
+def _opened(path: Path, *, locks: bool, still: bool = False) -> sqlite3.Connection:
     """Open a ledger to read it, and see whether that works."""
-    connection = sqlite3.connect(_address(path, "mode=ro", locks), uri=True, timeout=10)
+    mode = "mode=ro&immutable=1" if still else "mode=ro"
+    connection = sqlite3.connect(_address(path, mode, locks), uri=True, timeout=10)
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:

@@ -40,7 +40,7 @@ class Tally:
 
     Attributes
     ----------
-    done : list of str
+    done : set of str
         Images that were segmented.
     failed : dict of str to str
         Those that were not, with the reason.
@@ -48,7 +48,7 @@ class Tally:
         What a user should know of single images.
     """
 
-    done: list[str] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -77,6 +77,8 @@ class Loop:
     clear : callable
         Removes what processes that ended have left half done of images, by their
         names.
+    drop : callable
+        Removes files that an earlier run wrote of an image, and this one did not.
     before, total : int or None
         Images that were there, and all images; for the reports.
 
@@ -95,6 +97,7 @@ class Loop:
         recipe: int,
         identity: str,
         clear: Callable[[Collection[str]], None],
+        drop: Callable[[Collection[str]], None],
         before: int = 0,
         total: int | None = None,
     ) -> None:
@@ -104,7 +107,7 @@ class Loop:
         self._ledger = ledger
         self._recipe = recipe
         self._identity = identity
-        self._clear = clear
+        self._clear, self._drop = clear, drop
         self._before, self._total = before, total
         self._message = "starting"
         self._flying: dict[Future[LedgerRow], Work] = {}
@@ -230,12 +233,16 @@ class Loop:
 
     def _finish(self, row: LedgerRow) -> None:
         """Note an image that is finished."""
+        before = self._ledger.row(row.name)
         self._ledger.finish(row)
+        # an image may have changed since it was done, or failed
+        self.tally.done.discard(row.source)
+        self.tally.failed.pop(row.source, None)
         if row.state == FAILED:
             self.tally.failed[row.source] = row.error
         else:
-            self.tally.failed.pop(row.source, None)  # it may have changed since
-            self.tally.done.append(row.source)
+            self.tally.done.add(row.source)
+            self._drop(set(before.files if before else ()) - set(row.files))
         if row.note:
             self.tally.notes[row.source] = row.note
 

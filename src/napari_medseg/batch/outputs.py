@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from napari_medseg.batch.tables import class_names, column_kinds, label_rows
 from napari_medseg.io.atomic import disk_errors
 from napari_medseg.io.exports import join_coco, join_tables, write_table
 from napari_medseg.io.images import write_labels
-from napari_medseg.io.result_names import masks_name, probabilities_name
+from napari_medseg.io.result_names import facts_of, masks_name, probabilities_name
 from napari_medseg.io.tiff import write_masks, write_probabilities
 from napari_medseg.io.tiles import write_probability_tiles
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from napari_medseg.batch.settings import BatchSettings
     from napari_medseg.io.image_file import ImageFile
     from napari_medseg.io.tiles import Stored
+
+_COCO_FILE = "coco.json"
 
 LABELS = ".tif"
 """Ending of label images."""
@@ -275,6 +278,48 @@ def run_files(settings: BatchSettings) -> tuple[str, ...]:
     return tuple(_joined(settings))
 
 
+def earlier_files(out: Path) -> set[str]:
+    """Return the files for all images that earlier runs wrote.
+
+    Parameters
+    ----------
+    out : Path
+        Output folder.
+
+    Returns
+    -------
+    set of str
+        Relative to the output folder, as its provenance names them.
+    """
+    names = ("objects", "classes", "images")
+    known = {f"{name}.{table}" for name in names for table in _TABLES}
+    return (known | {_COCO_FILE}) & set(facts_of(out).files)
+
+
+def drop_files(out: Path, files: Iterable[str]) -> None:
+    """Remove results of an earlier run, which are not of the labels that are there.
+
+    Parameters
+    ----------
+    out : Path
+        Output folder.
+    files : iterable of str
+        Relative to it.
+
+    Raises
+    ------
+    InputError
+        The disk refuses.
+    """
+    for file in files:
+        place = out / file
+        with disk_errors(place):
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
+
+
 def finish_outputs(
     out: Path,
     names: Iterable[PurePosixPath],
@@ -349,4 +394,4 @@ def _joined(settings: BatchSettings) -> dict[str, str]:
         if table in settings.formats
         for name, ending in _rows_of(settings).items()
     }
-    return files | {"coco.json": COCO} if "coco" in settings.formats else files
+    return files | {_COCO_FILE: COCO} if "coco" in settings.formats else files

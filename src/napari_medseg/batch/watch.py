@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from glob import has_magic
 from typing import TYPE_CHECKING
 
-from napari_medseg._types import InputError, Job, Progress, finish
+from napari_medseg._types import InputError, Job, OverwriteError, Progress, finish
 from napari_medseg.batch.conduct import BatchReport, Plan, conduct
 from napari_medseg.batch.inputs import (
     Found,
     Work,
     find_images,
     name_images,
+    readable,
     with_scenes,
 )
 from napari_medseg.batch.ledger import RUNNING, WAITING
@@ -124,12 +125,14 @@ class _Watcher:
         self._seen: dict[Path, _Seen] = {}
         self._given: set[str] = set()
         self._there: list[Work] = []
+        self._refused: dict[str, str] = {}
 
     def plan(self, ledger: Ledger, recipe: Recipe) -> Job[Plan]:
         """Return a plan whose images come as they are complete."""
         # what was made by another model is refused before anything is waited for
         yield from find_due([], ledger, recipe, self._folder)
-        return Plan(self._images(ledger, recipe), self._there)
+        images = self._images(ledger, recipe)
+        return Plan(images, self._there, refused=self._refused)
 
     def _images(self, ledger: Ledger, recipe: Recipe) -> Iterator[Work | None]:
         """Give images that are complete; None where there is none at present."""
@@ -179,7 +182,12 @@ class _Watcher:
             if file in busy:
                 continue  # it is looked at again
             self._seen[file] = replace(self._seen[file], taken=True)
-            due = finish(find_due([item], ledger, recipe, self._folder))
+            try:
+                due = finish(find_due([item], ledger, recipe, self._folder))
+            except OverwriteError as error:
+                # of the others nothing is lost by it; no row, which would allow it
+                self._refused[readable(item.source)] = str(error)
+                continue
             self._there += due.there
             await_images(due.todo, ledger)
             yield from due.todo

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path, PurePosixPath
+
+T = TypeVar("T")
 
 PROVENANCE = "medseg.json"
 """The file in an output folder that says how its labels were made."""
@@ -102,11 +104,14 @@ class RunFacts(NamedTuple):
         that is not known.
     objects : bool
         Whether the labels are numbered objects.
+    files : tuple of str
+        What there is of all images together, relative to the folder.
     """
 
     names: tuple[str, ...] = ()
     values: tuple[int, ...] = ()
     objects: bool = False
+    files: tuple[str, ...] = ()
 
 
 def facts_of(folder: Path) -> RunFacts:
@@ -128,14 +133,17 @@ def facts_of(folder: Path) -> RunFacts:
         return RunFacts()
     if not isinstance(made, dict):
         return RunFacts()
-    names, values = made.get("classes"), made.get("class_values")
-    if not isinstance(values, list) or {*map(type, values)} - {int}:
-        values = []
-    return RunFacts(
-        tuple(map(str, names)) if isinstance(names, list) else (),
-        tuple(values),
-        made.get("objects") is not None,
-    )
+    names, files = (_listed(made, key, str) for key in ("classes", "files"))
+    values = _listed(made, "class_values", int)
+    return RunFacts(names, values, made.get("objects") is not None, files)
+
+
+def _listed(made: dict[str, Any], key: str, kind: type[T]) -> tuple[T, ...]:
+    """Return a list of the file; nothing where it is none of what it should be."""
+    found = made.get(key)
+    if not isinstance(found, list) or {*map(type, found)} - {kind}:
+        return ()
+    return tuple(found)
 
 
 def run_folder(folder: Path) -> Path:
