@@ -86,6 +86,20 @@ def test_a_folder_is_imported_and_found_by_name(source: Path) -> None:
     (source / "unet" / "diffusion_pytorch_model.bin").unlink()
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_that_lies_where_it_belongs_stays(
+    source: Path, copied: Path, replace: bool
+) -> None:
+    folder = diffusion_store.import_folder(source, "mine")
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    if replace:
+        config = folder / "unet" / "config.json"
+        config.write_text(config.read_text() + "\n")
+    assert diffusion_store.import_folder(folder, replace=replace) == folder
+    assert {path for path in folder.rglob("*") if path.is_file()} == before
+    assert diffusion_store.find("mine") == folder
+
+
 def test_another_model_of_a_name_is_not_replaced_unasked(
     source: Path, copied: Path
 ) -> None:

@@ -15,6 +15,7 @@ from napari_medseg._config import to_dict
 from napari_medseg._types import (
     InputError,
     JobError,
+    MedsegError,
     ModelFileError,
     Progress,
     WeightsError,
@@ -337,6 +338,18 @@ def model_file(checkpoint: Path) -> ModelFile:
     rng = np.random.default_rng(0)
     prompts = rng.normal(size=(2, 8, 256)).astype(np.float32)
     return ModelFile(card, {"decoder_prompts": prompts})
+
+
+def test_a_sam_by_name_is_the_checkpoint_that_is_given(checkpoint: Path) -> None:
+    segmenter = open_segmenter("vit_b", "cpu", str(checkpoint))
+    assert isinstance(segmenter, Segmenter)
+    assert segmenter.model_file.card.base == load_backbone(str(checkpoint)).card()
+
+
+def test_a_phrase_may_be_longer_than_the_name_of_a_file() -> None:
+    # the weights are not here, or the extra is not: both are sentences of their own
+    with pytest.raises(MedsegError):
+        open_segmenter(f"phrase:{'a very long phrase ' * 30}", "cpu")
 
 
 def test_a_saved_model_predicts_the_same_bit_for_bit(

@@ -15,11 +15,13 @@ from folders import command
 
 from napari_medseg import api
 from napari_medseg._config import from_dict, to_dict
-from napari_medseg._types import InputError, ModelFileError, finish
+from napari_medseg._types import InputError, ModelFileError, default_classes, finish
 from napari_medseg.inference import Segmenter, open_segmenter
 from napari_medseg.instances import ObjectConfig, labels_of
 from napari_medseg.io import model_file
+from napari_medseg.io.normalise import Normalisation
 from napari_medseg.io.pairs import Pair, Pairs, gather
+from napari_medseg.models.framing import Framing
 from napari_medseg.models.med2d import Med2dSegNet
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal
@@ -273,6 +275,31 @@ def test_a_damaged_model_file_is_refused() -> None:
     one_more = replace(card, classes=(*card.classes, card.classes[1]))
     with pytest.raises(ModelFileError, match="do not fit its card"):
         Segmenter(replace(trained.model_file, card=one_more), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("xnet", {"width": 4000}),
+        ("xnet", {"width": None}),
+        ("mamba", {"width": "a"}),
+        ("unetr", {"hidden": 50}),
+        ("deeplab", {"backbone": "tu-hf-hub:somebody/something"}),
+    ],
+)
+def test_a_card_asks_for_no_more_than_the_method_allows(
+    kind: str, settings: dict[str, object]
+) -> None:
+    card = model_file.ModelCard(
+        kind=kind,
+        title="A stranger's",
+        classes=default_classes(2),
+        normalisation=to_dict(Normalisation.of_all_channels(1)),
+        config=settings,
+        framing=to_dict(Framing(tile=64, size=64)),
+    )
+    with pytest.raises(ModelFileError, match="cannot be used: its card"):
+        Segmenter(model_file.ModelFile(card, {"a": np.zeros(1, np.float32)}), "cpu")
 
 
 def said(*words: str | Path) -> str:

@@ -16,6 +16,8 @@ from napari_medseg.models import interactive, parts, sized
 from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import Backbone, load_backbone
 from napari_medseg.models.clicks import Asked, Prompt, as_asked
+from napari_medseg.models.found import Drawn, by_sam
+from napari_medseg.models.framing import Box, Framing
 from napari_medseg.models.interactive import InteractiveImage
 from napari_medseg.models.judging import (
     filling,
@@ -136,6 +138,19 @@ def test_what_a_prompt_may_mean_is_told_once(
         for other in answer.masks[:index]:
             assert likeness(mask, other) < interactive.ALIKE
     assert list(answer.scores) == sorted(answer.scores, reverse=True)
+
+
+@pytest.mark.parametrize("row", [300, 301])
+def test_a_click_on_the_last_row_counts(row: int) -> None:
+    """Its look is 302 pixels high, of which 77.3 lines of the window are made."""
+    box = Box(0, 0, 302, 1000)
+    look = Look(Framing(tile=1000, size=256), box)
+    logits = torch.full((1, 256, 256), -5.0)
+    logits[:, 60 : look.framing.scaled(box.shape)[0], 100:140] = 5.0
+    asked = as_asked(Prompt(((row, 470),), (True,)))
+    drawn = Drawn(Part(0, 0, 32), logits.repeat(4, 1, 1), [0.9] * 4)
+    found = by_sam(look, drawn, asked, (302, 1000), 32)
+    assert min(each.score for each in found) > 0.5
 
 
 @pytest.mark.usefixtures("one_size")

@@ -339,7 +339,9 @@ def open_segmenter(
     MedsegError
         For a phrase: diffusers or transformers is not installed.
     """
-    is_file = Path(name).suffix.lower() == ".medseg" or Path(name).exists()
+    is_file = not is_phrase(name) and (
+        Path(name).suffix.lower() == ".medseg" or Path(name).exists()
+    )
     if alone and not is_file:
         raise InputError(
             f"{name} sees all the channels it uses; --alone is for the file of a "
@@ -369,7 +371,7 @@ def open_segmenter(
         )
         return everything
     if name in SAMS or name in imported():
-        return Segmenter(_untuned(name), device, base, mirrored=mirrored)
+        return Segmenter(_untuned(base or name), device, base, mirrored=mirrored)
     if is_file:
         return load(name, device, base, alone, mirrored=mirrored)
     names = [*CLASSICAL, EVERYTHING.name, *SPECIALISTS, *SAMS, *imported()]

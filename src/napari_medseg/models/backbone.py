@@ -159,8 +159,13 @@ def _bring(network: nn.Module, device: torch.device) -> None:
     To move it where it is takes milliseconds, as each of its parts is asked.
     """
     here = next(network.parameters(), None)
-    if here is not None and here.device != device:
+    if here is not None and not _is_same(here.device, device):
         network.to(device)
+
+
+def _is_same(one: torch.device, other: torch.device) -> bool:
+    """Tell whether devices are one: without a number the first is meant."""
+    return one.type == other.type and (one.index or 0) == (other.index or 0)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:

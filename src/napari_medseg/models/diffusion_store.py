@@ -197,7 +197,7 @@ def import_folder(
     MedsegError
         diffusers or transformers is not installed, so that it cannot be tried.
     """
-    source = Path(source)
+    source = Path(source).resolve()
     # reading weights needs torch, which listing and downloading them does not
     from napari_medseg.models.diffusion import check_layout, read_diffusion
 
@@ -240,6 +240,8 @@ def import_folder(
 
 def _copy(source: Path, target: Path, files: dict[str, str]) -> None:
     """Copy the files of a model; until its note is written it is not there."""
+    if target.exists() and target.samefile(source):
+        return  # somebody put it where it belongs
     make_room(target / "all", sum((source / part).stat().st_size for part in files))
     try:
         if target.exists():

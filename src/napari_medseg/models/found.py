@@ -270,8 +270,11 @@ def _judged(
     edges: Edges,
 ) -> Found:
     """Keep the part of a mask that was meant, and say how good it is."""
-    end = look.framing.size - 1
-    places = look.to_window(asked.points).round().clamp(0, end).int().tolist()
+    height, width = look.framing.scaled(look.box.shape)
+    # in the window's margin, where nothing is found, lies no click
+    last = torch.tensor([width - 1, height - 1])
+    whole = look.to_window(asked.points).round().int().clamp(torch.zeros(2), last)
+    places = whole.int().tolist()
     labels = asked.labels.tolist()
     on, off = (
         [(y, x) for (x, y), label in zip(places, labels, strict=True) if label == kind]

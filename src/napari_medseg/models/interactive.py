@@ -22,7 +22,7 @@ from napari_medseg.models import sam as sams
 from napari_medseg.models.backbone import autocast
 from napari_medseg.models.clicks import as_asked
 from napari_medseg.models.devices import resolve_device
-from napari_medseg.models.framing import Box, Framing
+from napari_medseg.models.framing import SMALLEST_TILE, Box, Framing
 from napari_medseg.models.judging import likeness
 from napari_medseg.models.sized import SizedView
 
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 SINGLE, CHOICES = slice(0, 1), slice(1, 4)
 """SAM's masks: the one for several points or a box, and three for a single click."""
+
+KEPT = 8
+"""Windows whose embedding is at hand; the backbone keeps more, packed."""
 
 ALIKE, MOST = 0.8, 3
 """Masks of a larger IoU are no choice, and more than so many are too many."""
@@ -87,7 +90,7 @@ class InteractiveImage:
         self.device = resolve_device(device)
         self.shape = (int(image.shape[1]), int(image.shape[2]))
         size = backbone.working_size
-        self.whole = Framing(tile=max(*self.shape, 8), size=size)
+        self.whole = Framing(tile=max(*self.shape, SMALLEST_TILE), size=size)
         self.near = Framing.for_images([self.shape], size)
         self._embeddings: dict[tuple[Framing, Box], tuple[Tensor, Tensor]] = {}
         sizes = backbone.sizes
@@ -181,11 +184,15 @@ class InteractiveImage:
     def _embedding(self, framing: Framing, box: Box) -> tuple[Tensor, Tensor]:
         """Embed a window and encode its places, once: no click need wait for it."""
         key = (framing, box)
-        if key not in self._embeddings:
+        if key in self._embeddings:
+            self._embeddings[key] = self._embeddings.pop(key)  # the latest comes last
+        else:
+            if len(self._embeddings) >= KEPT:
+                del self._embeddings[next(iter(self._embeddings))]
             window = framing.window(self.image, box)
             found = self.backbone.embed(window, self.device)
             embedding = found.float()[None].to(self.device)
-            sam, grid = self.backbone.sam.to(self.device), embedding.shape[2:]
+            sam, grid = self.backbone.on(self.device), embedding.shape[2:]
             with torch.inference_mode():
                 code = sams.position_code(
                     sam.prompt_encoder, (int(grid[0]), int(grid[1]))
@@ -198,7 +205,7 @@ class InteractiveImage:
     ) -> sams.Decoded:
         """Run prompt encoder and mask decoder, for some of the masks."""
         embedding, code = self._embedding(framing, box)
-        sam = self.backbone.sam
+        sam = self.backbone.on(self.device)
         asked = as_asked(prompt)
         shift = torch.tensor([box.left, box.top], dtype=torch.float32)
         # from centres of the image's pixels to those of the working image

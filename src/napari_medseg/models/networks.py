@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_medseg._types import ModelFileError
+from napari_medseg._config import config_class, from_dict
+from napari_medseg._types import InputError, ModelFileError
 from napari_medseg.models.methods import METHODS, NETWORKS, PARTS
 from napari_medseg.models.naming import unknown
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_medseg.io.model_file import ModelFile
+    from napari_medseg.io.model_file import ModelCard, ModelFile
 
 
 class Network(nn.Module):
@@ -170,22 +171,43 @@ def from_model_file(model_file: ModelFile, base: str | None = None) -> Network:
     Raises
     ------
     ModelFileError
-        The weights have not the names and shapes that the card asks for.
+        The card asks for a network that cannot be, or the weights have not the names
+        and shapes that it asks for.
     """
     card = model_file.card
     method = METHODS[card.kind]
     kind = network_class(method.trains)
-    channels = card.normalisation.get("channels", ())
-    settings = {name: card.config.get(name) for name in kind.settings}
+    channels = len(card.normalisation.get("channels", ()))
     classes = PARTS if method.parts else len(card.classes)
-    network = kind.build(len(channels), classes, **settings)
-    wanted = {name: tuple(item.shape) for name, item in network.state_dict().items()}
-    found = {name: item.shape for name, item in model_file.tensors.items()}
-    if wanted != found:
+    settings = _settings_of(card, kind)
+    # without memory first: a small file may ask for a network of any size
+    with torch.device("meta"):
+        wanted = _shapes(kind.build(channels, classes, **settings))
+    if wanted != {name: item.shape for name, item in model_file.tensors.items()}:
         raise ModelFileError(
             "The model file's weights do not fit its card; the file is damaged or was "
             "made by another program. Ask for it again."
         )
+    network = kind.build(channels, classes, **settings)
     state = {name: torch.from_numpy(item) for name, item in model_file.tensors.items()}
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
+
+
+def _settings_of(card: ModelCard, kind: type[Network]) -> dict[str, Any]:
+    """Return what shapes a network, as far as the method's own config allows it."""
+    given = {name: card.config[name] for name in kind.settings if name in card.config}
+    method = METHODS[card.kind]
+    try:
+        config = from_dict(config_class(method.config), given, "its card")
+    except InputError as error:
+        raise ModelFileError(
+            f"The model file cannot be used: {error} It is damaged or was made by "
+            "another program; ask for it again."
+        ) from error
+    return {name: getattr(config, name) for name in kind.settings}
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a network."""
+    return {name: tuple(item.shape) for name, item in network.state_dict().items()}
