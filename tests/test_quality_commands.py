@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,17 @@ def test_folders_keep_the_quality_of_each_image(images, references, tmp_path):
     assert "3 annotated images" in page
     again = finish(segment_batch([images], out, settings))
     assert len(again.skipped) == 2
+    # a run that judges nothing leaves what was judged, and on what it rests
+    finish(segment_batch([images], out, plain))
+    made = json.loads((out / "medseg.json").read_text(encoding="utf-8"))
+    assert "3 annotated images" in made["quality"]
+    # with other annotated images all are judged anew
+    others = write_pairs(tmp_path / "others", 4, seed=5)
+    settings = BatchSettings("otsu", device="cpu", references=str(others))
+    anew = finish(segment_batch([images], out, settings))
+    assert [Path(name).stem for name in anew.done] == ["cell 0"]
+    made = json.loads((out / "medseg.json").read_text(encoding="utf-8"))
+    assert "4 annotated images" in made["quality"]
 
 
 def test_the_engine_estimates(images, references):

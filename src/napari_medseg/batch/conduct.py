@@ -20,6 +20,7 @@ from napari_medseg.batch.loop import HEARTBEAT, Loop
 from napari_medseg.batch.outputs import drop_files, earlier_files, finish_outputs
 from napari_medseg.batch.provenance import now, provenance, write_provenance
 from napari_medseg.batch.report import write_report
+from napari_medseg.io.result_names import RunFacts, facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -128,6 +129,7 @@ def conduct(folder: Folder, crew: Crew, plan: Planner) -> Job[BatchReport]:
     with open_ledger(folder.out, anew=folder.overwrite) as ledger:
         clear_halves(folder, ledger.interrupted())
         clear_run_halves(folder)
+        made |= _judged_by(described, facts_of(folder.out), ledger)
         planned = yield from plan(ledger, recipe)
         # noted anew, for a run that is ended before it comes to them
         earlier = earlier_files(folder.out)
@@ -206,6 +208,21 @@ def _after(
     made |= {"finished": now(), "images": ledger.counts(), "files": list(files)}
     _write_made(folder.out, made, ledger, recipe)
     return write_report(folder.out, ledger.rows(), made), files
+
+
+def _judged_by(
+    described: Described, before: RunFacts, ledger: Ledger
+) -> dict[str, str]:
+    """Return on what the qualities in the ledger rest; those of others are forgotten.
+
+    A run without annotated images judges nothing, and leaves what was judged.
+    """
+    if described.references and before.references != described.references:
+        ledger.forget_qualities()
+    if described.references:
+        return {"quality": described.basis, "references": described.references}
+    told = {"quality": before.basis, "references": before.references}
+    return {name: text for name, text in told.items() if text}
 
 
 def _write_made(

@@ -333,6 +333,13 @@ class Ledger(LedgerReader):
                 "DELETE FROM images WHERE name = ?", ((name,) for name in names)
             )
 
+    def forget_qualities(self) -> None:
+        """Forget how good results were thought to be, so that they are judged anew."""
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE images SET quality = NULL, note = '' WHERE quality IS NOT NULL"
+            )
+
     def interrupted(self) -> list[str]:
         """Let the images that were being segmented when a run ended wait again.
 

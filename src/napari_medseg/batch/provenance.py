@@ -52,7 +52,6 @@ def provenance(
         "classes": [entry.name for entry in described.classes],
         **({"class_values": list(described.values)} if described.values else {}),
         "objects": values["objects"],
-        **({"quality": described.basis} if described.basis else {}),
         "settings": values,
         "command": command,
         "started": now(),

@@ -70,12 +70,15 @@ class Described:
         On what predicted quality rests, in a sentence; empty where none is predicted.
     values : tuple of int
         What the classes were in the masks that it was trained on, where that is known.
+    references : str
+        Digest of what predicted quality rests on.
     """
 
     identity: str
     classes: tuple[LabelClass, ...]
     basis: str = ""
     values: tuple[int, ...] = ()
+    references: str = ""
 
 
 class ImageWorker:
@@ -112,7 +115,13 @@ class ImageWorker:
         from napari_medseg.inference import annotated_values
 
         values = annotated_values(segmenter)
-        self.described = Described(segmenter.identity, segmenter.classes, basis, values)
+        self.described = Described(
+            segmenter.identity,
+            segmenter.classes,
+            basis,
+            values,
+            prepared.digest if prepared else "",
+        )
         self._judge = prepared.judge if prepared else None
         if settings.masks and not getattr(segmenter, "overlapping", False):
             raise InputError(

@@ -106,12 +106,16 @@ class RunFacts(NamedTuple):
         Whether the labels are numbered objects.
     files : tuple of str
         What there is of all images together, relative to the folder.
+    basis, references : str
+        On what the predicted quality of the labels rests: a sentence, and a digest.
     """
 
     names: tuple[str, ...] = ()
     values: tuple[int, ...] = ()
     objects: bool = False
     files: tuple[str, ...] = ()
+    basis: str = ""
+    references: str = ""
 
 
 def facts_of(folder: Path) -> RunFacts:
@@ -135,7 +139,14 @@ def facts_of(folder: Path) -> RunFacts:
         return RunFacts()
     names, files = (_listed(made, key, str) for key in ("classes", "files"))
     values = _listed(made, "class_values", int)
-    return RunFacts(names, values, made.get("objects") is not None, files)
+    return RunFacts(
+        names,
+        values,
+        made.get("objects") is not None,
+        files,
+        str(made.get("quality") or ""),
+        str(made.get("references") or ""),
+    )
 
 
 def _listed(made: dict[str, Any], key: str, kind: type[T]) -> tuple[T, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_medseg._config import to_dict
 from napari_medseg._types import InputError, MedsegError, Progress
 from napari_medseg.io.images import image_files, read_image
 from napari_medseg.io.stems import is_image
@@ -47,11 +50,14 @@ class Prepared(NamedTuple):
         Judges sets of them.
     basis : str
         On what it rests, in a sentence.
+    digest : str
+        SHA-256 of the annotated images and the settings: other ones judge otherwise.
     """
 
     judge: Judge
     folder: FolderLine
     basis: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +166,10 @@ def prepare(
     masks = yield from known_masks(annotated, states if enough else ())
     judge = replace(judge, lines=(yield from fit_lines(judge, masks)))
     folder = yield from fit_folder(judge, masks)
-    return Prepared(judge, folder, _basis(judge, folder, len(states) if enough else 0))
+    basis = _basis(judge, folder, len(states) if enough else 0)
+    what = f"{pairs.digest} {json.dumps(to_dict(settings), sort_keys=True)}"
+    digest = hashlib.sha256(what.encode()).hexdigest()
+    return Prepared(judge, folder, basis, digest)
 
 
 def estimate(
