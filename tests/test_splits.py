@@ -91,3 +91,50 @@ def test_class_that_cannot_be_kept_does_not_stop_the_split() -> None:
     (split,) = split_images(classes, None, 0)
     assert len(split.held_out) == 2
     assert is_partition(split, 8)
+
+
+STACKS = [*"aaaabbbbcccc", "", "", "", ""]
+"""Of sixteen images: three stacks of four slices, and four images of their own."""
+
+
+def stacks_of(images: tuple[int, ...]) -> set[str]:
+    return {STACKS[image] or str(image) for image in images}
+
+
+@pytest.mark.parametrize("validate", [None, 1, 2, 6])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_stack_is_on_both_sides(validate: int | None, seed: int) -> None:
+    (split,) = split_images(both(16), validate, seed, stacks=STACKS)
+    assert is_partition(split, 16)
+    assert not stacks_of(split.training) & stacks_of(split.held_out)
+    assert len(split.held_out) <= (validate or 4)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 20])
+def test_folds_keep_stacks_together(folds: int) -> None:
+    splits = split_images(both(16), None, 0, folds, STACKS)
+    assert len(splits) == min(folds, 7)
+    held = sorted(image for split in splits for image in split.held_out)
+    assert held == list(range(16))
+    for split in splits:
+        assert not stacks_of(split.training) & stacks_of(split.held_out)
+
+
+def test_two_stacks_are_one_for_each_side() -> None:
+    (split,) = split_images(both(20), None, 0, stacks=["a"] * 8 + ["b"] * 12)
+    assert split.held_out == tuple(range(8))
+
+
+def test_of_a_single_stack_slices_beside_one_another_are_held_out() -> None:
+    (split,) = split_images(both(16), None, 0, stacks=["a"] * 16)
+    assert split.held_out == (12, 13, 14, 15)
+    folds = split_images(both(6), None, 0, stacks=["a"] * 6)
+    assert [each.held_out for each in folds] == [(0, 1), (2, 3), (4, 5)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_of_one_stack_is_trained_on(seed: int) -> None:
+    classes = [frozenset({0, 2})] * 4 + [BOTH] * 12
+    stacks = [*"aaaabbbbccccdddd"]
+    (split,) = split_images(classes, None, seed, stacks=stacks)
+    assert set(split.training) >= {0, 1, 2, 3}

@@ -47,6 +47,9 @@ class Pair:
     layers : ndarray, optional
         ``bool (K, Y, X)``, where each class but background is, of classes that may
         overlap; the annotation then has what lies uppermost.
+    stack : str
+        Of a slice of a file: its stack. Slices of one are much alike. Empty for an
+        image of its own.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Pair:
     ignore: int | None = None
     rgb: bool = False
     layers: BoolArray | None = None
+    stack: str = ""
 
     def targets(self, kind: AnnotationKind) -> LabelArray:
         """Return the classes to learn.

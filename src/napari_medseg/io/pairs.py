@@ -223,6 +223,7 @@ def _pair(item: Examined, root: Path) -> Pair:
         item.image_path,
         item.annotation_path,
         rgb=item.rgb,
+        stack=str(item.image_path) if item.place else "",
     )
 
 

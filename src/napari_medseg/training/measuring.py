@@ -11,7 +11,7 @@ import numpy as np
 from napari_medseg.models.prompts import trained_count
 from napari_medseg.training.baseline import better_otsu
 from napari_medseg.training.report import TrainingReport, warnings_of
-from napari_medseg.training.scoring import Score, Summary
+from napari_medseg.training.scoring import Score, Summary, mean_quality
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,7 @@ class HeldOut:
         if summary is None:
             raise ValueError("a split holds out at least one image")
         figures = {
-            "score": float(np.mean([score.quality for score in scores])),
+            "score": mean_quality(scores),
             "held_out_dice": summary.dice,
         }
         if summary.pq is not None:

@@ -181,9 +181,11 @@ class SpatialNoise:
         size = [1, 1, *batch.weight.shape[1:]]
         found = []
         for number, place in zip(batch.numbers.tolist(), batch.places, strict=True):
-            grid = functional.affine_grid(
-                place[None].float(), size, align_corners=False
-            )
+            # coarse numbers would place labels a pixel beside
+            with torch.autocast(place.device.type, enabled=False):
+                grid = functional.affine_grid(
+                    place[None].float(), size, align_corners=False
+                )
             whole = self.given[number].rate[None, None].to(grid.device)
             found.append(
                 functional.grid_sample(

@@ -180,7 +180,7 @@ class Windows:
         windows, maps, positions = zip(*self._drawn(step), strict=True)
         images = torch.from_numpy(np.stack(windows)).float() / 255.0
         labels = torch.from_numpy(np.stack(maps)).long()
-        return WindowBatch(images, labels, torch.tensor(positions, dtype=torch.float64))
+        return WindowBatch(images, labels, torch.tensor(positions, dtype=torch.float32))
 
     def _drawn(
         self, step: int

@@ -56,6 +56,24 @@ class Score:
         return self.dice if self.pq is None else self.pq
 
 
+def mean_quality(scores: Sequence[Score]) -> float:
+    """Return what decides which step is best, over several images.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        At least one.
+
+    Returns
+    -------
+    float
+        Mean `Score.quality`; of a rare class over the images that show it, as Dice of
+        the others says how a threshold fits, and not how pixels are ranked.
+    """
+    ranked = [score for score in scores if score.aupr is not None]
+    return float(np.mean([score.quality for score in ranked or scores]))
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Scores of several images.

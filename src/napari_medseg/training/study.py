@@ -138,7 +138,13 @@ class Study(Generic[LearnerT, SettingsT]):
             for index, pair in enumerate(pairs)
         ]
         present = [frozenset(np.unique(item.target).tolist()) for item in self.examples]
-        self.splits = split_images(present, config.validate, config.seed, config.folds)
+        self.splits = split_images(
+            present,
+            config.validate,
+            config.seed,
+            config.folds,
+            [pair.stack for pair in pairs],
+        )
         self.domains = pairs.domains(config.domains)
         self.unlabelled = unlabelled
         unlabelled.check_same(config.unlabelled_data)
@@ -232,6 +238,8 @@ class Study(Generic[LearnerT, SettingsT]):
         generator = torch.Generator().manual_seed(self.config.seed)
         channels = len(self.normalisation.channels)
         model = self.learner.build(channels, self.goal.classes, generator)
+        # a SAM underneath is where the training before has brought it
+        model.to(self.device)
         self.learner.begin(model, self._first_windows(training))
         return model
 

@@ -236,6 +236,8 @@ class _Run:
         self.result = FitResult()
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0
+        # what an objective trains beside it is made where the model is
+        model.to(self.fabric.device)
         groups = [
             {**group, "lr_scale": group.get("lr_scale", 1.0)}
             for group in objective.parameters(model)

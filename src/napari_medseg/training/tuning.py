@@ -136,7 +136,8 @@ class Prompts:
         if self.initial == "click":
             click = sam.prompt_encoder.point_embeddings[1].weight
             with torch.no_grad():
-                decoder.prompts.mul_(CLICK_NOISE / PROMPT_STD).add_(click)
+                noise = decoder.prompts.mul_(CLICK_NOISE / PROMPT_STD)
+                noise.add_(click.to(noise.device))
         encoder = None
         if not self.keeps_embeddings:
             encoder = PromptedEncoder(sam, self.encoder, generator)
@@ -158,7 +159,10 @@ class Prompts:
             return
         with torch.no_grad():
             if isinstance(model, PromptedSam):
-                comparison.fit(model.embed(window[None])[0] for window in windows)
+                device = model.decoder.prompts.device
+                comparison.fit(
+                    model.embed(window[None].to(device))[0] for window in windows
+                )
             else:
                 comparison.fit(windows)
 
