@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from napari_medseg._types import InputError, JobError, Progress, finish
 from napari_medseg.models.backbone import autocast
+from napari_medseg.training.scoring import Score, mean_quality
 from napari_medseg.training.trainer import (
     FitConfig,
     FitResult,
@@ -597,3 +598,10 @@ def test_progress_says_where_it_stands() -> None:
 def test_settings_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         config(**wrong)
+
+
+def test_a_rare_class_is_measured_where_it_is_shown() -> None:
+    shown = [Score("a", 0.0, 0.0, False, aupr=aupr) for aupr in (0.6, 0.8)]
+    others = [Score("b", 1.0, 1.0, False), Score("c", 0.0, 0.0, False)]
+    assert mean_quality([*shown, *others]) == pytest.approx(0.7)
+    assert mean_quality(others) == 0.5

@@ -172,7 +172,7 @@ def advice(tried: Sequence[Tried]) -> str:
     count = len(best.scores)
     words = (
         f"Take {taken.recipe.title}: {what} {taken.mean:.2f} on your {count} images, "
-        "none of which it had seen."
+        "none of which it was trained on."
     )
     if taken is not best:
         words += (
