@@ -119,8 +119,58 @@ def test_shared_memory_is_given_back(engine: Engine) -> None:
     before = set(os.listdir("/dev/shm"))
     for _ in range(5):
         run(engine, "double", array=np.ones((300, 300)))
-    run(engine, "count", steps=1)
-    assert set(os.listdir("/dev/shm")) <= before
+    # each side says in its own time what it has copied
+    until = time.monotonic() + WAIT
+    while not set(os.listdir("/dev/shm")) <= before:
+        assert time.monotonic() < until, "shared memory is left"
+        time.sleep(0.02)
+
+
+def test_two_sides_that_both_send_much_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shared memory has room for small arrays only, as in some containers."""
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from napari_medseg.engine import channel
+channel._fits = lambda count: count < 1 << 20
+from engine_process import JOBS, main
+main(JOBS)
+"""
+    monkeypatch.setattr(
+        "napari_medseg.engine.channel._fits", lambda count: count < 1 << 20
+    )
+    here = str(Path(__file__).parent)
+    engine = Engine((sys.executable, "-c", code, here))
+    sizes = [300_000, 8_000_000] * 10
+    recorders = [Recorder() for _ in sizes]
+    for size, recorder in zip(sizes, recorders, strict=True):
+        engine.submit("double", {"array": np.zeros(size, np.uint8)}, recorder)
+    assert {recorder.wait() for recorder in recorders} == {"done"}
+    engine.close()
+
+
+def test_files_where_napari_was_started_are_not_taken_for_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("uuid", "random", "pandas", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a script of the user')")
+    monkeypatch.chdir(tmp_path)
+    engine = Engine()
+    image = np.zeros((1, 32, 32), np.float32)
+    found = run(
+        engine,
+        "segment",
+        key="a",
+        image=image,
+        model="otsu",
+        device="cpu",
+        mirrored=False,
+        objects=None,
+    )
+    engine.close()
+    assert found.end == "done", found.error
 
 
 def test_bytes_cross(engine: Engine) -> None:
