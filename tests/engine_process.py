@@ -70,6 +70,16 @@ def hang(arguments: dict[str, Any], context: Context) -> Job[None]:
     yield Progress(1, 1, "awake")
 
 
+def linger(arguments: dict[str, Any], context: Context) -> Job[str]:
+    """Do one step that takes until there is a file, and leave one when it begins."""
+    yield Progress(0, 1, "lingering")
+    Path(arguments["begun"]).touch()
+    until = time.monotonic() + 60.0
+    while not Path(arguments["flag"]).exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    return "it ended by itself"
+
+
 def wait(arguments: dict[str, Any], context: Context) -> Job[str]:
     """Wait for a file within a single step, beside the other jobs."""
     return aside(_until(Path(arguments["flag"])), context)
@@ -94,7 +104,7 @@ def die(arguments: dict[str, Any], context: Context) -> Job[None]:
 
 JOBS = {
     job.__name__: ("engine_process", job.__name__)
-    for job in (count, double, keep, refuse, stumble, hang, wait, die)
+    for job in (count, double, keep, refuse, stumble, hang, linger, wait, die)
 }
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ class FakeTask:
         self.running = False
         self.listener.on_cancelled()
 
+    drop = cancel
+
     def pause(self) -> None:
         self.asked.append("pause")
 

@@ -119,8 +119,58 @@ def test_shared_memory_is_given_back(engine: Engine) -> None:
     before = set(os.listdir("/dev/shm"))
     for _ in range(5):
         run(engine, "double", array=np.ones((300, 300)))
-    run(engine, "count", steps=1)
-    assert set(os.listdir("/dev/shm")) <= before
+    # each side says in its own time what it has copied
+    until = time.monotonic() + WAIT
+    while not set(os.listdir("/dev/shm")) <= before:
+        assert time.monotonic() < until, "shared memory is left"
+        time.sleep(0.02)
+
+
+def test_two_sides_that_both_send_much_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shared memory has room for small arrays only, as in some containers."""
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from napari_medseg.engine import channel
+channel._fits = lambda count: count < 1 << 20
+from engine_process import JOBS, main
+main(JOBS)
+"""
+    monkeypatch.setattr(
+        "napari_medseg.engine.channel._fits", lambda count: count < 1 << 20
+    )
+    here = str(Path(__file__).parent)
+    engine = Engine((sys.executable, "-c", code, here))
+    sizes = [300_000, 8_000_000] * 10
+    recorders = [Recorder() for _ in sizes]
+    for size, recorder in zip(sizes, recorders, strict=True):
+        engine.submit("double", {"array": np.zeros(size, np.uint8)}, recorder)
+    assert {recorder.wait() for recorder in recorders} == {"done"}
+    engine.close()
+
+
+def test_files_where_napari_was_started_are_not_taken_for_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("uuid", "random", "pandas", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a script of the user')")
+    monkeypatch.chdir(tmp_path)
+    engine = Engine()
+    image = np.zeros((1, 32, 32), np.float32)
+    found = run(
+        engine,
+        "segment",
+        key="a",
+        image=image,
+        model="otsu",
+        device="cpu",
+        mirrored=False,
+        objects=None,
+    )
+    engine.close()
+    assert found.end == "done", found.error
 
 
 def test_bytes_cross(engine: Engine) -> None:
@@ -239,11 +289,16 @@ def hang(engine: Engine, folder: Path) -> tuple[Task, Recorder]:
     """Submit a job that hangs, and wait until it does."""
     recorder, flag = Recorder(), folder / "hanging"
     task = engine.submit("hang", {"flag": str(flag)}, recorder)
+    wait_for(flag)
+    return task, recorder
+
+
+def wait_for(flag: Path) -> None:
+    """Wait until a job has left a file."""
     until = time.monotonic() + WAIT
     while not flag.exists():
         assert time.monotonic() < until, "the job did not begin"
         time.sleep(0.02)
-    return task, recorder
 
 
 def test_force_ends_a_job_that_hangs(
@@ -258,6 +313,79 @@ def test_force_ends_a_job_that_hangs(
     assert beside.wait() == "failed"
     assert "Start it again" in str(beside.error)
     assert run(own, "count", steps=2).result == [0, 1]
+
+
+def linger(engine: Engine, folder: Path) -> tuple[Recorder, Path]:
+    """Submit a job whose one step lasts until a file is there; wait till it begins."""
+    recorder, begun, flag = Recorder(), folder / "begun", folder / "flag"
+    engine.submit("linger", {"begun": str(begun), "flag": str(flag)}, recorder)
+    wait_for(begun)
+    return recorder, flag
+
+
+def test_clicks_that_overtake_each_other_never_end_what_others_do(
+    own: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait behind a step that takes longer than force would."""
+    monkeypatch.setattr("napari_medseg.engine.client.FORCE_SECONDS", 0.1)
+    slow, flag = linger(own, tmp_path)
+    lane, last = Lane(own), Recorder()
+    for _ in range(3):
+        lane.submit("count", {"steps": 1}, Recorder(), urgent=True)
+    lane.submit("count", {"steps": 2}, last, urgent=True)
+    time.sleep(0.5)
+    flag.touch()
+    assert slow.wait() == "done"
+    assert last.wait() == "done"
+
+
+def test_a_step_that_was_overtaken_is_let_end(
+    own: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_medseg.engine.client.FORCE_SECONDS", 0.1)
+    lane, last = Lane(own), Recorder()
+    begun, flag = tmp_path / "begun", tmp_path / "flag"
+    lane.submit("linger", {"begun": str(begun), "flag": str(flag)}, Recorder())
+    wait_for(begun)
+    pid = own.pid
+    lane.submit("count", {"steps": 2}, last)
+    time.sleep(0.5)
+    flag.touch()
+    assert last.wait() == "done"
+    assert own.pid == pid
+
+
+def test_a_job_that_waits_is_cancelled_at_once_and_without_force(
+    own: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_medseg.engine.client.FORCE_SECONDS", 0.1)
+    slow, flag = linger(own, tmp_path)
+    waiting, left = Recorder(), tmp_path / "never"
+    task = own.submit("hang", {"flag": str(left)}, waiting)
+    task.cancel()
+    assert waiting.wait() == "cancelled"
+    assert slow.end == ""
+    time.sleep(0.5)
+    flag.touch()
+    assert slow.wait() == "done"
+    assert run(own, "count", steps=1).end == "done"
+    assert not left.exists(), "what was cancelled is never begun"
+    assert waiting.ends == 1
+
+
+def test_a_job_between_two_steps_is_cancelled_without_force(
+    own: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_medseg.engine.client.FORCE_SECONDS", 0.1)
+    counting = Recorder()
+    task = own.submit("count", {"steps": 10**6, "seconds": 0.01}, counting)
+    counting.wait_for_a_step()
+    slow, flag = linger(own, tmp_path)
+    task.cancel()
+    time.sleep(0.5)
+    flag.touch()
+    assert slow.wait() == "done"
+    assert counting.wait() == "cancelled"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -137,6 +137,22 @@ def test_segmenting_gives_what_the_core_gives() -> None:
     assert objects.max() == 2
 
 
+def test_others_have_their_turn_between_the_windows_of_a_model() -> None:
+    image = np.tile(picture()[0], (1, 9, 9))
+    job = segment(request("med2d-nuclei", image=image), Context())
+    steps = 0
+    while True:
+        try:
+            next(job)
+        except StopIteration as ended:
+            labels = ended.value["labels"]
+            break
+        steps += 1
+    assert steps > 4
+    wanted = open_segmenter("med2d-nuclei", "cpu").predict(image)
+    np.testing.assert_array_equal(labels, wanted.labels)
+
+
 def test_all_that_sam_finds_comes_step_by_step(
     sam: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

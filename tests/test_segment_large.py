@@ -196,6 +196,19 @@ def test_what_failed_leaves_nothing_on_the_disk(
     assert not [*small.glob("medseg-*")]
 
 
+def test_labels_of_a_layer_that_was_deleted_leave_nothing_on_the_disk(
+    viewer: Any, form: SegmentWidget, qtbot: Any, tmp_path: Path
+) -> None:
+    lazy_layer(viewer, form)
+    press(form, "segment")
+    qtbot.waitUntil(lambda: bool(form._engine.jobs), timeout=60_000)
+    viewer.layers.clear()
+    form._engine.answer()
+    qtbot.waitUntil(lambda: form.findChild(QPushButton, "segment").isEnabled())
+    assert len(viewer.layers) == 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_is_there_as_long_as_its_layer(tmp_path: Path) -> None:
     class Layer:
         pass

@@ -11,6 +11,7 @@ import numpy as np
 import pyqtgraph
 import pytest
 from fake_engine import FakeEngine
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QLabel, QListWidget, QPushButton
 
 from napari_medseg._types import JobError, Progress
@@ -426,6 +427,81 @@ def test_the_form_is_closed_meanwhile(viewer: Any, qtbot: Any) -> None:
     qtbot.wait(50)
     listener.on_progress(Progress(1, 4, "training", {"loss": 1.0}))
     listener.on_done(result_of(Path("model.medseg")))
+
+
+def closed(viewer: Any, form: Form, qtbot: Any) -> Any:
+    """Close a form in the middle of a training, and return the training."""
+    form.press("Tune")
+    task = form.engine.jobs[0][2]
+    viewer.window.remove_dock_widget(form.widget)
+    form.widget.deleteLater()
+    qtbot.wait(50)
+    return task
+
+
+def shown_again(viewer: Any, engine: Any, qtbot: Any) -> Form:
+    form = docked(viewer, engine)
+    form.widget.show()
+    form.widget.showEvent(QShowEvent())
+    return form
+
+
+def test_the_next_form_takes_a_training_over(viewer: Any, qtbot: Any) -> None:
+    first = with_layers(viewer, FakeEngine())
+    task = closed(viewer, first, qtbot)
+    form = shown_again(viewer, first.engine, qtbot)
+    assert not form.button("Tune").isEnabled()
+    form.press("Pause")
+    assert form.button("Pause").text() == "Continue"
+    task.listener.on_progress(Progress(1, 4, "training", {"loss": 1.0}))
+    assert form.widget.curve.losses
+    assert form.told == "training"
+    form.press("Stop")
+    assert task.asked == ["pause", "end early"]
+    task.listener.on_done(result_of(Path("model.medseg")))
+    assert form.told == "Kept as model.medseg."
+    assert form.button("Tune").isEnabled()
+    assert form.button("Apply").isEnabled()
+
+
+def test_a_training_that_is_taken_over_can_be_cancelled(
+    viewer: Any, qtbot: Any
+) -> None:
+    first = with_layers(viewer, FakeEngine())
+    task = closed(viewer, first, qtbot)
+    form = shown_again(viewer, first.engine, qtbot)
+    form.press("Cancel")
+    assert not task.running
+    assert form.told == "Cancelled; nothing is kept."
+    assert form.button("Tune").isEnabled()
+
+
+def test_a_training_that_ends_without_a_form_is_shown_by_the_next(
+    viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("napari_medseg.widgets._long_job.show_info", said.append)
+    first = with_layers(viewer, FakeEngine())
+    closed(viewer, first, qtbot).listener.on_done(result_of(Path("model.medseg")))
+    form = shown_again(viewer, first.engine, qtbot)
+    assert form.told == "Kept as model.medseg."
+    assert form.button("Tune").isEnabled()
+    assert form.button("Apply").isEnabled()
+    assert len(said) == 1
+
+
+def test_a_training_that_fails_without_a_form_says_so(
+    viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("napari_medseg.widgets._long_job.show_info", said.append)
+    first = with_layers(viewer, FakeEngine())
+    task = closed(viewer, first, qtbot)
+    task.listener.on_failed(JobError("Memory ran out."))
+    assert said == ["tune: Memory ran out."]
+    form = shown_again(viewer, first.engine, qtbot)
+    assert form.told == "Memory ran out."
+    assert form.button("Tune").isEnabled()
 
 
 @pytest.mark.slow

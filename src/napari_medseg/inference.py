@@ -19,6 +19,7 @@ from napari_medseg._types import (
     ModelFileError,
     Prediction,
     default_classes,
+    finish,
 )
 from napari_medseg.io import model_file as model_files
 from napari_medseg.io.normalise import Normalisation
@@ -44,14 +45,14 @@ from napari_medseg.windowed import (
     Network,
     Plan,
     predict_bands,
-    predict_probabilities,
+    predicting_probabilities,
 )
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from napari_medseg._types import FloatArray, Pixels
+    from napari_medseg._types import FloatArray, Job, Pixels
     from napari_medseg.overlapping import OverlappingSegmenter
 
 
@@ -146,8 +147,33 @@ class Segmenter:
         JobError
             Memory ran out.
         """
+        return finish(self.predicting(image))
+
+    def predicting(self, image: FloatArray) -> Job[Prediction]:
+        """Segment an image step by step, so that others can have their turn.
+
+        Parameters
+        ----------
+        image : ndarray
+            As for `predict`.
+
+        Yields
+        ------
+        Progress
+            Rows that are done, after each batch of windows.
+
+        Returns
+        -------
+        Prediction
+            As of `predict`.
+
+        Raises
+        ------
+        InputError, JobError
+            As for `predict`.
+        """
         normalisation = self._fitting(len(image))
-        probabilities, note = predict_probabilities(
+        probabilities, note = yield from predicting_probabilities(
             image, self.network, normalisation, self.plan
         )
         return self._prediction(probabilities, note)

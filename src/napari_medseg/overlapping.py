@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from napari_medseg._config import from_dict
-from napari_medseg._types import InputError, ModelFileError, Prediction
+from napari_medseg._types import InputError, ModelFileError, Prediction, finish
 from napari_medseg.inference import Segmenter
 from napari_medseg.io import model_file as model_files
 from napari_medseg.io.preparation import Preparation, prepare
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import os
     from pathlib import Path
 
-    from napari_medseg._types import FloatArray
+    from napari_medseg._types import FloatArray, Job
 
 
 class OverlappingSegmenter:
@@ -91,8 +91,35 @@ class OverlappingSegmenter:
         JobError
             Memory ran out.
         """
+        return finish(self.predicting(image))
+
+    def predicting(self, image: FloatArray) -> Job[Prediction]:
+        """Segment an image step by step, so that others can have their turn.
+
+        Parameters
+        ----------
+        image : ndarray
+            As for `predict`.
+
+        Yields
+        ------
+        Progress
+            Rows that are done by the network of a class.
+
+        Returns
+        -------
+        Prediction
+            As of `predict`.
+
+        Raises
+        ------
+        InputError, JobError
+            As for `predict`.
+        """
         prepared, place = prepare(image, self.preparation)
-        found = [segmenter.predict(prepared) for segmenter in self.segmenters]
+        found = []
+        for segmenter in self.segmenters:
+            found.append((yield from segmenter.predicting(prepared)))
         alone = place.put_back(np.stack([each.probabilities[1] for each in found]))
         labels = merge(alone, self.thresholds, self.shares)
         note = next((each.note for each in found if each.note), "")

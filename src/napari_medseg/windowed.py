@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_medseg._types import JobError
+from napari_medseg._types import JobError, Progress, finish
 from napari_medseg.io.normalise import Normalisation, apply_limits, limits
 from napari_medseg.io.pixels import ArrayPixels
 from napari_medseg.models.backbone import autocast
@@ -25,7 +25,7 @@ from napari_medseg.models.framing import Blender, Box, Framing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_medseg._types import FloatArray, Pixels
+    from napari_medseg._types import FloatArray, Job, Pixels
 
 Network = Callable[[Tensor], Tensor]
 """Maps windows ``(B, 3, S, S)`` to class logits ``(B, K, h, w)``."""
@@ -100,7 +100,33 @@ def predict_probabilities(
     normalisation: Normalisation,
     plan: Plan,
 ) -> tuple[FloatArray, str]:
-    """Predict the class probabilities of an image of any size.
+    """Predict the class probabilities of an image of any size at once.
+
+    Parameters
+    ----------
+    image, network, normalisation, plan
+        As for `predicting_probabilities`.
+
+    Returns
+    -------
+    tuple
+        As of `predicting_probabilities`.
+
+    Raises
+    ------
+    JobError, InputError
+        As for `predicting_probabilities`.
+    """
+    return finish(predicting_probabilities(image, network, normalisation, plan))
+
+
+def predicting_probabilities(
+    image: FloatArray,
+    network: Network,
+    normalisation: Normalisation,
+    plan: Plan,
+) -> Job[tuple[FloatArray, str]]:
+    """Predict the class probabilities of an image, so that others can have their turn.
 
     Parameters
     ----------
@@ -112,6 +138,11 @@ def predict_probabilities(
         Channels and percentiles.
     plan : Plan
         How to run the windows, to begin with.
+
+    Yields
+    ------
+    Progress
+        Rows that are done, after each batch of windows.
 
     Returns
     -------
@@ -131,7 +162,8 @@ def predict_probabilities(
     while True:
         try:
             bands = _bands(pixels, network, normalisation, plan)
-            return _together(bands, pixels.shape), plan.note
+            whole = yield from _together(bands, pixels.shape)
+            return whole, plan.note
         except (RuntimeError, MemoryError) as error:
             plan = _after(error, plan, pixels)
 
@@ -164,7 +196,8 @@ def predict_bands(
         The image lacks a channel that the model uses.
     """
     while True:
-        bands = _bands(pixels, network, normalisation, plan)
+        steps = _bands(pixels, network, normalisation, plan)
+        bands = (band for band in steps if band.shape[1])
         try:
             first = next(bands)
             break
@@ -200,8 +233,10 @@ def _after(error: BaseException, plan: Plan, pixels: Pixels) -> Plan:
     return next_plan
 
 
-def _together(bands: Iterator[FloatArray], shape: tuple[int, int, int]) -> FloatArray:
-    """Put bands together."""
+def _together(
+    bands: Iterator[FloatArray], shape: tuple[int, int, int]
+) -> Job[FloatArray]:
+    """Put bands together, one a step."""
     whole: FloatArray | None = None
     top = 0
     for band in bands:
@@ -209,6 +244,7 @@ def _together(bands: Iterator[FloatArray], shape: tuple[int, int, int]) -> Float
             whole = np.empty((len(band), *shape[1:]), np.float32)
         whole[:, top : top + band.shape[1]] = band
         top += band.shape[1]
+        yield Progress(top, shape[1], "segmenting")
     if whole is None:
         raise ValueError("an image has at least one window")
     return whole
@@ -217,14 +253,18 @@ def _together(bands: Iterator[FloatArray], shape: tuple[int, int, int]) -> Float
 def _bands(
     pixels: Pixels, network: Network, normalisation: Normalisation, plan: Plan
 ) -> Iterator[FloatArray]:
-    """Run the windows of an image by one plan; give rows once no window is to come."""
-    if isinstance(network, nn.Module):
-        network.to(plan.device)
+    """Run the windows of an image by one plan, a batch at a time.
+
+    After each batch the rows are given for which no window is to come, often none.
+    """
     found = limits(pixels.sample(), normalisation)
     _, height, width = pixels.shape
     boxes = plan.framing.boxes((height, width))
     blender: Blender | None = None
     for start in range(0, len(boxes), plan.batch):
+        if isinstance(network, nn.Module):
+            # another image that ran out of memory may have moved it since
+            network.to(plan.device)
         group = boxes[start : start + plan.batch]
         # only the pixels of these windows, by the limits of the whole image
         pieces = [
@@ -241,8 +281,8 @@ def _bands(
             blender.add(mean.numpy(), box)
         below = boxes[start + plan.batch : start + plan.batch + 1]
         bottom = below[0].top if below else height
-        if blender is not None and bottom > blender.top:
-            yield blender.take(bottom)
+        if blender is not None:
+            yield blender.take(max(bottom, blender.top))
 
 
 def _probabilities(

@@ -8,6 +8,7 @@ Qt nor torch; `server` runs the jobs of `jobs`; `channel` is what both speak.
 
 from __future__ import annotations
 
-from napari_medseg.engine.client import Engine, Lane, Listener, Task
+from napari_medseg.engine.client import Engine, Listener, Task
+from napari_medseg.engine.lane import Lane
 
 __all__ = ["Engine", "Lane", "Listener", "Task"]

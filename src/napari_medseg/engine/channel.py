@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import shared_memory
 from pathlib import Path
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,9 @@ _ARRAY, _BYTES, _RELEASE = "$array", "$bytes", "$release"
 class Channel:
     """One end of a connection. Any thread may send; one receives.
 
+    Receiving never waits for sending: two sides that are both in the middle of a long
+    message would wait for each other.
+
     Parameters
     ----------
     connection : multiprocessing.connection.Connection
@@ -48,6 +52,8 @@ class Channel:
         self._connection = connection
         self._sending = Lock()
         self._lent: dict[str, shared_memory.SharedMemory] = {}
+        self._taken: SimpleQueue[list[str] | None] = SimpleQueue()
+        Thread(target=self._give_back, name="channel", daemon=True).start()
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message.
@@ -86,8 +92,7 @@ class Channel:
             arrays = [self._take(entry) for entry in head["arrays"]]
             taken = [entry["shared"] for entry in head["arrays"] if entry["shared"]]
             if taken:
-                with self._sending:
-                    self._write({"body": {_RELEASE: taken}, "arrays": []})
+                self._taken.put(taken)
             if _RELEASE in head["body"]:
                 self._release(head["body"][_RELEASE])
                 continue
@@ -96,9 +101,16 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection, and free what the other side never took."""
+        self._taken.put(None)
         self._connection.close()
         with self._sending:
             self._release(list(self._lent))
+
+    def _give_back(self) -> None:
+        """Tell the other side which blocks are copied, as they are."""
+        while (names := self._taken.get()) is not None:
+            with suppress(OSError), self._sending:
+                self._write({"body": {_RELEASE: names}, "arrays": []})
 
     def _write(self, head: Mapping[str, Any]) -> None:
         self._connection.send_bytes(json.dumps(head).encode())

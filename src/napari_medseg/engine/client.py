@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_medseg.engine.channel import Message
 
 FORCE_SECONDS = 4.5
-"""A job that was cancelled and has not ended after so long is ended by force."""
+"""A step that goes on for so long after its job was cancelled is ended by force."""
 
 EXIT_SECONDS = 1.5
 """So long an engine may take to end by itself when the viewer closes."""
@@ -69,12 +69,18 @@ class Task:
         return self._open
 
     def cancel(self) -> None:
-        """End the job without a result: at its next step, or soon by force."""
-        self._steer("cancel")
-        force = Timer(FORCE_SECONDS, self._session.force, [self])
-        force.daemon = True
+        """End the job without a result: at its next step, or soon by force.
+
+        One that waits behind others ends at once. Force is for a step of its own that
+        does not end: the engine, and all that it does, ends with that step.
+        """
+        self.drop()
         if self._open:
-            force.start()
+            self._session.cancelled(self)
+
+    def drop(self) -> None:
+        """End the job without a result at its next step, however long that takes."""
+        self._steer("cancel")
 
     def end_early(self) -> None:
         """Ask for what there is so far: the best of a training."""
@@ -131,6 +137,9 @@ class _Session:
         self._process: Process | None = None
         self._closing = False
         self._forced: Task | None = None
+        self._turn: int | None = None
+        self._begun: set[int] = set()
+        self._cancelled: set[int] = set()
         self._thread = Thread(target=self._live, daemon=True)
         self._thread.start()
 
@@ -151,15 +160,47 @@ class _Session:
     def _take(self, number: int) -> Task | None:
         """Return a task, and forget it."""
         with self._lock:
+            self._begun.discard(number)
+            self._cancelled.discard(number)
             return self._tasks.pop(number, None) if self._tasks is not None else None
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message as soon as the process is there; this does not wait."""
         self._outbox.put(message)
 
-    def force(self, task: Task) -> None:
-        """End the process where a task still runs that was cancelled."""
-        if task.running and self._process is not None:
+    def cancelled(self, task: Task) -> None:
+        """Note that the user cancelled a task, which the engine is told already."""
+        with self._lock:
+            if self._tasks is None or task.number not in self._tasks:
+                return
+            self._cancelled.add(task.number)
+            has_begun, in_step = task.number in self._begun, task.number == self._turn
+        if in_step:
+            self._force_later(task)
+        elif not has_begun:
+            # there is nothing to wait for, though the engine gets to it only later
+            Thread(target=task.cancelled, daemon=True).start()
+
+    def _take_turn(self, number: int) -> None:
+        """Note that the engine is at the steps of a task from now on."""
+        with self._lock:
+            self._turn = number
+            self._begun.add(number)
+            task = self._tasks.get(number) if self._tasks else None
+            is_cancelled = number in self._cancelled
+        if task is not None and is_cancelled:
+            self._force_later(task)
+
+    def _force_later(self, task: Task) -> None:
+        timer = Timer(FORCE_SECONDS, self._force, [task])
+        timer.daemon = True
+        timer.start()
+
+    def _force(self, task: Task) -> None:
+        """End the process where it is still at a task that was cancelled."""
+        with self._lock:
+            is_stuck = self._turn == task.number and task.number in self._cancelled
+        if is_stuck and self._process is not None:
             self._forced = task
             self.alive = False
             self._process.kill()
@@ -212,6 +253,9 @@ class _Session:
 
     def _dispatch(self, message: Message) -> None:
         """Tell a task what the engine said of it."""
+        if message["is"] == "turn":
+            self._take_turn(message["job"])
+            return
         if message["is"] == "progress":
             with self._lock:
                 task = self._tasks.get(message["job"]) if self._tasks else None
@@ -321,72 +365,3 @@ class Engine:
             session, self._session = self._session, None
         if session is not None:
             session.close()
-
-
-class Lane:
-    """Jobs of which only the latest counts, such as the preview of a slider.
-
-    Parameters
-    ----------
-    engine : Engine
-        Where they run.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._generation = 0
-        self._task: Task | None = None
-
-    def submit(
-        self,
-        name: str,
-        arguments: Mapping[str, Any],
-        listener: Listener,
-        *,
-        urgent: bool = False,
-    ) -> Task:
-        """Cancel the job before and start this one; see `Engine.submit`."""
-        self.cancel()
-        current = _Current(self, self._generation, listener)
-        self._task = self._engine.submit(name, arguments, current, urgent=urgent)
-        return self._task
-
-    def cancel(self) -> None:
-        """Forget the job under way: whatever it says is stale."""
-        self._generation += 1
-        if self._task is not None and self._task.running:
-            self._task.cancel()
-        self._task = None
-
-    def is_current(self, generation: int) -> bool:
-        """Tell whether no later job was submitted."""
-        return generation == self._generation
-
-
-class _Current:
-    """Passes on what a job says as long as it is the latest of its lane."""
-
-    def __init__(self, lane: Lane, generation: int, listener: Listener) -> None:
-        self._lane = lane
-        self._generation = generation
-        self._listener = listener
-
-    @property
-    def _stale(self) -> bool:
-        return not self._lane.is_current(self._generation)
-
-    def on_progress(self, progress: Progress) -> None:
-        if not self._stale:
-            self._listener.on_progress(progress)
-
-    def on_done(self, result: Any) -> None:
-        if not self._stale:
-            self._listener.on_done(result)
-
-    def on_failed(self, error: MedsegError) -> None:
-        if not self._stale:
-            self._listener.on_failed(error)
-
-    def on_cancelled(self) -> None:
-        if not self._stale:
-            self._listener.on_cancelled()

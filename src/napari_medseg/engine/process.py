@@ -20,7 +20,8 @@ from napari_medseg.engine.channel import Channel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMAND = (sys.executable, "-m", "napari_medseg.engine")
+COMMAND = (sys.executable, "-P", "-m", "napari_medseg.engine")
+"""Without the working folder, whose ``random.py`` would be taken for Python's own."""
 
 LINES = 60
 """Lines of the engine's output that are kept, for the reason of its end."""

@@ -10,11 +10,12 @@ from napari_medseg._config import from_dict
 from napari_medseg._types import AnySegmenter, JobError, Prediction, Progress
 from napari_medseg.batch.measuring import object_kinds
 from napari_medseg.engine import phrasing
-from napari_medseg.inference import open_segmenter
+from napari_medseg.inference import Segmenter, open_segmenter
 from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
 from napari_medseg.models.everything import Everything
 from napari_medseg.models.phrase import PhraseSegmenter
 from napari_medseg.models.phrase_settings import is_phrase
+from napari_medseg.overlapping import OverlappingSegmenter
 
 if TYPE_CHECKING:
     from napari_medseg._types import FloatArray, Job, LabelArray
@@ -144,7 +145,7 @@ def forget(arguments: Message, context: Context) -> Job[None]:
 
 def _predicted(segmenter: AnySegmenter, image: FloatArray) -> Job[Prediction]:
     """Predict; step by step where that takes long, so that a click comes between."""
-    if isinstance(segmenter, Everything):
+    if isinstance(segmenter, Everything | Segmenter | OverlappingSegmenter):
         return (yield from segmenter.predicting(image))
     return segmenter.predict(image)
 

@@ -69,6 +69,7 @@ class Server:
     _running: list[_Running] = field(default_factory=list)
     _shelf: Shelf = field(default_factory=Shelf)
     _open: bool = True
+    _turn: int | None = None
 
     def run(self) -> None:
         """Run what the viewer asks for, until it goes or says so."""
@@ -117,6 +118,7 @@ class Server:
         for entry in [item for item in self._running if item.number == number]:
             if action == "cancel":
                 self._running.remove(entry)
+                self._take_turn(entry)
                 entry.job.close()
                 self._tell(entry, "cancelled")
             elif action == "end":
@@ -143,6 +145,7 @@ class Server:
     def _advance(self, entry: _Running) -> None:
         """Do one step of a job and say what came of it."""
         self._running.remove(entry)
+        self._take_turn(entry)
         entry.context.rest = 0.0
         try:
             progress = next(entry.job)
@@ -158,6 +161,12 @@ class Server:
             self._running.append(entry)
             entry.due = time.monotonic() + entry.context.rest
             self._report(entry, progress)
+
+    def _take_turn(self, entry: _Running) -> None:
+        """Say whose step comes, so that another job is not taken for one that hangs."""
+        if entry.number != self._turn:
+            self._turn = entry.number
+            self._tell(entry, "turn")
 
     def _report(self, entry: _Running, progress: Progress) -> None:
         now = time.monotonic()

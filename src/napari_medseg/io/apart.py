@@ -34,8 +34,8 @@ Answer = dict[str, Any]
 """What a reader says: plain values, with an array under ``data`` at most."""
 
 
-COMMAND = (sys.executable, "-m", "napari_medseg.io.apart")
-"""Starts a process that answers as `serve` does."""
+COMMAND = (sys.executable, "-P", "-m", "napari_medseg.io.apart")
+"""Starts a process that answers as `serve` does; the working folder has no say."""
 
 
 class ReaderProcess:

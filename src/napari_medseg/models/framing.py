@@ -240,6 +240,8 @@ class Blender:
             ``float32 (K, bottom - top, X)``.
         """
         count = bottom - self.top
+        if not count:
+            return self._sum[:, :0].copy()
         taken: FloatArray = self._sum[:, :count] / self._weight[:count]
         self._sum = self._sum[:, count:].copy()
         self._weight = self._weight[count:].copy()

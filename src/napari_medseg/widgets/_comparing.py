@@ -93,6 +93,7 @@ class Comparing(QWidget):
         self._job.cancelled.connect(lambda: self._told.setText("Cancelled."))
         self._job.done.connect(self._on_done)
         self._job.ended.connect(lambda: self._set_state(running=False))
+        self._job.taken_over.connect(lambda: self._set_state(running=True))
         self._prepare_table()
         self._lay_out()
         self._set_state(running=False)
@@ -127,6 +128,10 @@ class Comparing(QWidget):
             layout.addWidget(part)
 
     # ----------------------------------------------------------------------- job
+
+    def take_over(self) -> None:
+        """Follow a comparison that a form began which is closed by now."""
+        self._job.take_over()
 
     def _on_compare(self) -> None:
         pairs = self._chosen()

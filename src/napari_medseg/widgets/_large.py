@@ -90,6 +90,10 @@ class LargeLabels:
     levels: list[Any]
     folder: Path
 
+    def remove(self) -> None:
+        """Remove the folder: nobody is there to see the labels."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def remove_with(self, layer: Layer) -> None:
         """Remove the folder once a layer is gone, or the program ends."""
         weakref.finalize(layer, shutil.rmtree, self.folder, ignore_errors=True)

@@ -150,6 +150,8 @@ class ResultLayers(QObject):
         """
         order = self._order
         if order is None or not is_there(part.layer, self._viewer):
+            if made.large is not None:
+                made.large.remove()
             return
         if made.large is not None:
             self._add_large(order, part, made, made.large)

@@ -326,7 +326,7 @@ class SegmentRun(QObject):
             relay = self._relay()
             relay.done.connect(take)
             relay.failed.connect(lambda error: self.noted.emit(str(error)))
-            # not in the lane: to cancel it could end the engine by force
+            # not in the lane: a slider that moves on would throw away what is half done
             self._engine.submit("segment", _question(order, part, image, how), relay)
 
         relay = self._relay()

@@ -97,6 +97,7 @@ class ReviewWidget(QWidget):
         self._job.cancelled.connect(lambda: self._tell("Cancelled."))
         self._job.done.connect(self._on_done)
         self._job.ended.connect(lambda: self._set_state(running=False))
+        self._job.taken_over.connect(lambda: self._set_state(running=True))
         self._buttons = {
             name: _button(name, tip, slot)
             for name, tip, slot in (
@@ -168,6 +169,11 @@ class ReviewWidget(QWidget):
         self._results.set_path(results)
         self._training.set_path(training)
         self._read()
+
+    def showEvent(self, event: Any) -> None:
+        """Follow what is under way, though another form began it."""
+        super().showEvent(event)
+        self._job.take_over()
 
     def _on_settled(self) -> None:
         shown, training = self._shown, self._training.path
@@ -301,6 +307,7 @@ class ReviewWidget(QWidget):
     def _on_done(self, found: dict[str, Any]) -> None:
         run = self._run
         if run is None:
+            self._tell("Quality was predicted for a form that is closed by now.")
             return
         names = self._asked
         quality = {names[file]: row["dice"] for file, row in found["per_image"].items()}

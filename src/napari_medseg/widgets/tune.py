@@ -88,6 +88,7 @@ class TuneWidget(QWidget):
         self._job.cancelled.connect(lambda: self._tell("Cancelled; nothing is kept."))
         self._job.done.connect(self._on_done)
         self._job.ended.connect(self._on_ended)
+        self._job.taken_over.connect(self._on_begun)
         self.comparing = Comparing(self._annotated, self._choice.base, self._the_engine)
         self.comparing.taken.connect(self._on_taken)
         self._buttons = {
@@ -138,6 +139,8 @@ class TuneWidget(QWidget):
         self.reset_choices()
         self._take_theme()
         self.curve.prepare()
+        self._job.take_over()
+        self.comparing.take_over()
 
     def _take_theme(self, event: Any = None) -> None:
         theme = get_theme(self._viewer.theme)
@@ -206,11 +209,14 @@ class TuneWidget(QWidget):
             return
         if arguments is None:
             return
+        self._job.start(self._the_engine(), "train", arguments)
+        self._on_begun()
+        self._preview.begin()
+
+    def _on_begun(self) -> None:
         self.curve.clear_curve()
         self.card.setVisible(False)
-        self._job.start(self._the_engine(), "train", arguments)
         self._set_state(running=True)
-        self._preview.begin()
 
     def _arguments(self) -> dict[str, Any] | None:
         """Return what the job ``train`` takes; None where the list says why."""
@@ -284,14 +290,10 @@ class TuneWidget(QWidget):
     def _on_pause_clicked(self) -> None:
         if self._job.task is None:
             return
-        button = self._buttons["Pause"]
-        if button.text() == "Pause":
-            self._job.task.pause()
-            button.setText("Continue")
+        self._job.pause()
+        self._buttons["Pause"].setText("Continue" if self._job.paused else "Pause")
+        if self._job.paused:
             self._tell("Paused.")
-        else:
-            self._job.task.resume()
-            button.setText("Pause")
 
     def _on_stop_clicked(self) -> None:
         if self._job.task is not None:
@@ -383,7 +385,8 @@ class TuneWidget(QWidget):
             self._buttons[name].setEnabled(running)
         for name in ("Save…", "Apply"):
             self._buttons[name].setEnabled(not running and self._model is not None)
-        self._buttons["Pause"].setText("Pause")
+        is_paused = running and self._job.paused
+        self._buttons["Pause"].setText("Continue" if is_paused else "Pause")
         self._bar.setVisible(running)
         self._bar.setRange(0, 0)
 
