@@ -226,6 +226,8 @@ def test_the_annotation_is_kept_and_offered_back(viewer: Any, qtbot: Any) -> Non
 
 def test_what_the_numbers_mean_is_kept_with_them(viewer: Any, qtbot: Any) -> None:
     form = Form(viewer)
+    form.click(12, 15)
+    form.widget.accept()
     kinds = form.widget.findChild(object, "kind")
     kinds.setCurrentIndex(2)
     assert form.annotation.metadata["annotation"] == "instances"

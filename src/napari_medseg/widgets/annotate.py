@@ -112,6 +112,7 @@ class AnnotateWidget(QWidget):
         self._restore.told.connect(self._tell)
         self._lay_out(chooses=panel is None)
         viewer.dims.events.current_step.connect(self._on_slice_changed)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
         self.take_clicks(True)
         callbacks, callback = viewer.mouse_drag_callbacks, self._on_mouse
 
@@ -250,7 +251,14 @@ class AnnotateWidget(QWidget):
             self.take_clicks(self.parent() is not None)
         if event.type() in (QEvent.Type.ParentChange, QEvent.Type.Hide):
             self.folder.save_drawn()
+            self._restore.flush()
         return bool(super().event(event))
+
+    def _on_layer_removed(self, event: Any) -> None:
+        """Keep what was drawn on it; so all layers go when napari is closed."""
+        canvas = self._canvas
+        if canvas is not None and not canvas.has(canvas.annotation):
+            self._restore.flush()
 
     def take_clicks(self, whether: bool) -> None:
         """Take clicks on the canvas, or no more."""
