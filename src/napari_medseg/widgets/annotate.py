@@ -288,7 +288,10 @@ class AnnotateWidget(QWidget):
     # ----------------------------------------------------------------------- SAM
 
     def _on_slice_changed(self, event: Any = None) -> None:
+        """Forget what is asked and suggested: it is of the slice before."""
         if self._canvas is not None:
+            if self._suggester is not None:
+                self._suggester.clear()
             self._canvas.show(None)
             self._settle.start()
 
@@ -335,13 +338,16 @@ class AnnotateWidget(QWidget):
         """Take a click at a place of the world, in the slice in view."""
         if self._suggester is None or self._canvas is None:
             return
-        if self._settle.isActive():
-            # the slice has just changed: the click is on the new one
-            self._settle.stop()
-            self._look()
+        self._look_if_due()
         place = self._canvas.place_of(position)
         if place is not None:
             self._suggester.click(place, adds=adds)
+
+    def _look_if_due(self) -> None:
+        """Turn to a slice that has just come into view: it is the one that is meant."""
+        if self._settle.isActive():
+            self._settle.stop()
+            self._look()
 
     def _on_shapes_changed(self, event: Any) -> None:
         """Ask for the object in the shape that was drawn last."""
@@ -349,6 +355,7 @@ class AnnotateWidget(QWidget):
             return
         question = self._canvas.shape_question() if self._canvas else None
         if question is not None and self._suggester is not None:
+            self._look_if_due()
             self._suggester.ask(question)
 
     def _on_use_label_clicked(self) -> None:
@@ -360,6 +367,7 @@ class AnnotateWidget(QWidget):
             label = self._canvas.annotation.selected_label
             self._tell(f"Label {label} is not on this slice.")
         else:
+            self._look_if_due()
             self._suggester.ask(question)
 
     # ------------------------------------------------------------------- the keys
