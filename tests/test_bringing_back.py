@@ -211,6 +211,20 @@ def test_it_is_kept_while_somebody_goes_on_drawing(
     form.wait(kept_meanwhile)
 
 
+def test_what_is_undone_is_kept_so(form: Form) -> None:
+    form.annotate(form.a)
+    layer = form.annotation(form.a)
+    layer.data_setitem(SPOT, 1)
+    layer.data_setitem((SPOT[0] + 4, SPOT[1]), 2)
+    form.widget._restore.flush()
+    layer.undo()
+    form.widget._restore.flush()
+    np.testing.assert_array_equal(form.written(form.a), drawn(EMPTY, 2, 3))
+    layer.undo()
+    form.widget._restore.flush()
+    form.wait(lambda: form.written(form.a) is None)
+
+
 def test_a_damaged_file_is_told_and_stops_nothing(form: Form) -> None:
     path = _autosave.keep(identity(form.a), OLD, "dense")
     path.write_bytes(path.read_bytes()[:-4])

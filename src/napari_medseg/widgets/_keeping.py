@@ -6,11 +6,12 @@ import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
 from napari_medseg.io.raw import READER_ERRORS
 from napari_medseg.widgets import _autosave
+from napari_medseg.widgets._timers import timer_once
 
 if TYPE_CHECKING:
     from napari_medseg.widgets._autosave import Kept
@@ -76,10 +77,7 @@ class BringBack(QWidget):
         self._name = ""
         self._mine: set[str] = set()
         self._offered: list[Kept] = []
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(DELAY)
-        self._timer.timeout.connect(self._on_time)
+        self._timer = timer_once(self, DELAY, self._on_time)
 
     def watch(self, canvas: AnnotationCanvas) -> None:
         """Keep an annotation from now on, and offer what was kept of it before."""

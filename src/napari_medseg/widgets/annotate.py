@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -25,6 +25,7 @@ from napari_medseg.widgets._canvas import AnnotationCanvas
 from napari_medseg.widgets._combo import layer_choice, narrow
 from napari_medseg.widgets._copy_button import CopyButton
 from napari_medseg.widgets._copying import prompt_line
+from napari_medseg.widgets._drawn import Drawn
 from napari_medseg.widgets._folder import FolderSession
 from napari_medseg.widgets._jobs import engine_of
 from napari_medseg.widgets._keeping import NOTED, BringBack
@@ -33,6 +34,7 @@ from napari_medseg.widgets._kind import KindChoice
 from napari_medseg.widgets._layers import slice_in_view
 from napari_medseg.widgets._preferences import choose_sam
 from napari_medseg.widgets._suggesting import Suggester, Suggestion
+from napari_medseg.widgets._timers import timer_once
 from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
@@ -106,17 +108,22 @@ class AnnotateWidget(QWidget):
         self.folder.closing.connect(self._on_closing)
         self.folder.kind_found.connect(self._kind.choose)
         self.folder.told.connect(self._tell)
-        self._settle = _timer(self, SETTLE, self._look)
+        self._settle = timer_once(self, SETTLE, self._look)
         self._restore = BringBack(self.folder, keeper, self)
         self._restore.brought_back.connect(self._kind.choose)
         self._restore.told.connect(self._tell)
+        self._drawn = Drawn(viewer, self)
+        for signal in (self._drawn.drawn, self._drawn.perhaps):
+            signal.connect(self._restore.on_drawn)
         self._lay_out(chooses=panel is None)
         viewer.dims.events.current_step.connect(self._on_slice_changed)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         self.take_clicks(True)
         callbacks, callback = viewer.mouse_drag_callbacks, self._on_mouse
+        removed, on_removed = viewer.layers.events.removed, self._on_layer_removed
 
         def forget() -> None:
+            removed.disconnect(on_removed)
             with suppress(ValueError):
                 callbacks.remove(callback)
 
@@ -189,8 +196,7 @@ class AnnotateWidget(QWidget):
         """Begin with an image layer, or go on with it."""
         canvas = self._canvas = AnnotationCanvas(self._viewer, layer, annotation)
         canvas.shapes.events.data.connect(self._on_shapes_changed)
-        for event in (canvas.annotation.events.paint, canvas.annotation.events.data):
-            event.connect(self._on_drawn)
+        self._drawn.watch(canvas.annotation)
         self._bind_keys(canvas)
         self._note_kind(canvas)
         self._restore.watch(canvas)
@@ -277,9 +283,6 @@ class AnnotateWidget(QWidget):
         if self._canvas is not None:
             self._note_kind(self._canvas)
             self._restore.on_drawn()
-
-    def _on_drawn(self, event: Any = None) -> None:
-        self._restore.on_drawn()
 
     def _on_sam_changed(self) -> None:
         if self._canvas is not None:
@@ -405,12 +408,3 @@ class AnnotateWidget(QWidget):
 
     def _tell(self, sentence: str) -> None:
         self._told.setText(sentence)
-
-
-def _timer(parent: QWidget, milliseconds: int, slot: Any) -> QTimer:
-    """Return a timer that fires once, some time after it was last started."""
-    timer = QTimer(parent)
-    timer.setSingleShot(True)
-    timer.setInterval(milliseconds)
-    timer.timeout.connect(slot)
-    return timer
