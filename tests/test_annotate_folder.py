@@ -432,6 +432,52 @@ def test_what_cannot_be_saved_is_kept(viewer: Any, qtbot: Any, folder: Path) -> 
     form.save("img2.tif")
 
 
+def test_what_was_undone_is_saved_so(viewer: Any, qtbot: Any, folder: Path) -> None:
+    form = Form(viewer, qtbot, folder)
+    form.choose("img2.tif")
+    form.draw(12, 15)
+    form.save("img2.tif")
+    form.draw(20, 25)
+    form.save("img2.tif")
+    path = folder / "annotations" / "img2.tif"
+    for step, wanted in (
+        (form.annotation.undo, square(12, 15)),
+        (form.annotation.redo, square(12, 15) + square(20, 25)),
+    ):
+        step()
+        form.wait(lambda: form.marks["img2.tif"] == "in progress")
+        form.widget.folder.save_drawn()
+        form.wait(lambda: form.marks["img2.tif"] == "done")
+        np.testing.assert_array_equal(tifffile.imread(path), wanted)
+    form.annotation.undo()
+    form.widget.folder.save_drawn()  # before anything could be looked at
+    form.wait(lambda: not (tifffile.imread(path) - square(12, 15)).any())
+    form.wait(lambda: form.marks["img2.tif"] == "done")
+    form.annotation.undo()
+    name = _autosave.file_identity(folder / "img2.tif")
+    form.wait(lambda: form.marks["img2.tif"] == "in progress")
+    form.annotation.redo()
+    form.wait(lambda: name in _autosave.kept_names())
+
+
+def test_another_look_or_slice_is_no_drawing(
+    viewer: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    stack = np.random.default_rng(0).random((6, *SHAPE), np.float32)
+    (tmp_path / "stack").mkdir()
+    path = tmp_path / "stack" / "one.ome.tif"
+    tifffile.imwrite(path, stack, metadata={"axes": "ZYX"})
+    form = Form(viewer, qtbot, tmp_path / "stack")
+    form.list.chosen.emit(0)
+    form.wait(lambda: form.widget.folder.annotation is not None)
+    form.annotation.visible = False
+    form.annotation.visible = True
+    viewer.dims.set_current_step(0, 2)
+    form.annotation.refresh()
+    assert not form.widget.folder.is_drawn
+    assert list(form.marks.values()) == ["to do"]
+
+
 def test_putting_the_form_away_saves(viewer: Any, qtbot: Any, folder: Path) -> None:
     form = Form(viewer, qtbot, folder)
     form.choose("img2.tif")

@@ -226,6 +226,8 @@ def test_the_annotation_is_kept_and_offered_back(viewer: Any, qtbot: Any) -> Non
 
 def test_what_the_numbers_mean_is_kept_with_them(viewer: Any, qtbot: Any) -> None:
     form = Form(viewer)
+    form.click(12, 15)
+    form.widget.accept()
     kinds = form.widget.findChild(object, "kind")
     kinds.setCurrentIndex(2)
     assert form.annotation.metadata["annotation"] == "instances"
@@ -274,3 +276,16 @@ def test_a_closed_form_takes_no_clicks(viewer: Any, qtbot: Any) -> None:
     viewer.window.remove_dock_widget("all")
     form.widget.deleteLater()
     qtbot.waitUntil(lambda: len(viewer.mouse_drag_callbacks) < before)
+
+
+def test_drawing_goes_on_after_the_form_is_closed(viewer: Any, qtbot: Any) -> None:
+    form = Form(viewer)
+    gone: list[int] = []
+    form.widget.destroyed.connect(lambda: gone.append(1))
+    viewer.window.remove_dock_widget("all")
+    form.widget.deleteLater()
+    qtbot.waitUntil(lambda: bool(gone))
+    layer = form.annotation
+    layer.paint((0, 12, 15), 1)
+    layer.undo()
+    viewer.layers.remove(layer)

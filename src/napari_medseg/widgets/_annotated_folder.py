@@ -13,11 +13,11 @@ from napari_medseg.widgets._annotation_files import (
     Opened,
     current_entry,
     is_annotated,
-    is_unsaved,
     list_entries,
     open_entry,
 )
 from napari_medseg.widgets._annotation_note import read_note, write_note
+from napari_medseg.widgets._unsaved import is_unsaved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,8 @@ from napari_medseg.io.images import (
     write_labels,
 )
 from napari_medseg.io.stems import masks_of, several_masks, told_apart
-from napari_medseg.widgets import _autosave
 from napari_medseg.widgets._annotation_note import ANNOTATIONS, FILE
+from napari_medseg.widgets._unsaved import unsaved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -333,23 +332,6 @@ def open_entry(entry: Entry) -> Opened:
     image = read_image(entry.path)
     file = AnnotationFile(entry, image)
     return Opened(entry, image, file, unsaved(entry, file))
-
-
-def is_unsaved(entry: Entry) -> bool:
-    """Tell whether something was kept of an image after its annotation was written."""
-    found = _autosave.kept(_autosave.file_identity(entry.path))
-    stamp = None if entry.mask is None else _stamp(entry.mask)
-    return found is not None and (stamp is None or found.time > stamp[0] / 1e9)
-
-
-def unsaved(entry: Entry, file: AnnotationFile) -> Kept | None:
-    """Return what was kept of an image, if it fits and is not what was saved."""
-    found = _autosave.kept(_autosave.file_identity(entry.path))
-    if found is None or not is_unsaved(entry) or found.pixels != prod(file.shape):
-        return None
-    kept = found.read().reshape(file.shape)
-    same = not kept.any() if file.labels is None else np.array_equal(kept, file.labels)
-    return None if same else found
 
 
 def is_annotated(entry: Entry) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 FOLDER = "annotations"
 """Folder of kept annotations, beside the weights."""
+
+SET_ASIDE = 5
+"""Annotations of one image that wait to be brought back, at most; the newest stay."""
 
 PROBE = 4096
 """Pixels of an image that its identity is made of; a whole stack may be gigabytes."""
@@ -128,8 +132,12 @@ def keep(name: str, labels: LabelArray, kind: str) -> Path:
 
 
 def kept(name: str) -> Kept | None:
-    """Return what was kept of an image, if anything."""
-    path = weights_folder() / FOLDER / f"{name}.tif"
+    """Return what was kept of an image last, if anything."""
+    return _read(weights_folder() / FOLDER / f"{name}.tif")
+
+
+def _read(path: Path) -> Kept | None:
+    """Return what a file is that was kept; None where it cannot be read."""
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
@@ -141,14 +149,46 @@ def kept(name: str) -> Kept | None:
         return None
 
 
+def set_aside(name: str) -> None:
+    """Move what was kept of an image to where nothing replaces it.
+
+    Raises
+    ------
+    OSError
+        It cannot be moved.
+    """
+    path = weights_folder() / FOLDER / f"{name}.tif"
+    # the time of the file stays: it says when it was drawn
+    path.replace(path.with_name(f"{name}.{time.time_ns()}.tif"))
+    for old in _places_aside(name)[SET_ASIDE:]:
+        old.unlink(missing_ok=True)
+
+
+def keep_aside(name: str, labels: LabelArray, kind: str) -> Path:
+    """Write an annotation to where nothing replaces it; see `keep`."""
+    return keep(f"{name}.{time.time_ns()}", labels, kind)
+
+
+def kept_aside(name: str) -> list[Kept]:
+    """Return what was set aside of an image, the newest first."""
+    found = [_read(path) for path in _places_aside(name)]
+    return [each for each in found if each is not None]
+
+
+def _places_aside(name: str) -> list[Path]:
+    folder = weights_folder() / FOLDER
+    return sorted(folder.glob(f"{name}.*.tif"), reverse=True)
+
+
 def kept_names() -> frozenset[str]:
     """Return the names (`identity`) of all images of which something is kept."""
     folder = weights_folder() / FOLDER
-    return frozenset(path.stem for path in folder.glob("*.tif"))
+    names = (path.name.split(".")[0] for path in folder.glob("*.tif"))
+    return frozenset(name for name in names if name)
 
 
 def forget(name: str) -> None:
-    """Remove what was kept of an image."""
+    """Remove what was kept of an image last; what was set aside stays."""
     (weights_folder() / FOLDER / f"{name}.tif").unlink(missing_ok=True)
 
 
@@ -181,7 +221,28 @@ class Keeper:
         self._writing = self._writer.submit(keep, name, labels, kind)
         return str(error) if error is not None else ""
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether what was to be kept last is still being written."""
+        return self._writing is not None and not self._writing.done()
+
+    def finish(self) -> None:
+        """Wait until what was to be kept last is written."""
+        if self._writing is not None:
+            self._writing.exception()
+
     def forget(self, name: str) -> None:
         """Remove what was kept of an image, once what was to be kept is written."""
         with suppress(RuntimeError):  # Python is ending, and starts no thread any more
             self._writer.submit(forget, name)
+
+    def replaced(self, old: Kept) -> None:
+        """Remove what was set aside, once what was to be kept last is written."""
+        writing = self._writing
+
+        def remove() -> None:
+            if writing is None or writing.exception() is None:
+                old.path.unlink(missing_ok=True)
+
+        with suppress(RuntimeError):
+            self._writer.submit(remove)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 
+from napari_medseg.widgets._autosave import file_identity
 from napari_medseg.widgets._layers import (
     Plane,
     empty_labels,
@@ -16,6 +18,7 @@ from napari_medseg.widgets._layers import (
     placement,
     plane_shape,
     refresh_values,
+    stack_shape,
 )
 from napari_medseg.widgets._suggesting import Question, Suggestion
 
@@ -30,6 +33,10 @@ YELLOW = "#ffe100"
 """Of the suggestion."""
 
 
+DRAWN_ON = "drawn on"
+"""What image an annotation belongs to, in its layer's metadata."""
+
+
 def annotation_name(image: Image) -> str:
     """Return what the annotation layer of an image layer is called."""
     return f"{image.name}: annotation"
@@ -38,8 +45,8 @@ def annotation_name(image: Image) -> str:
 class AnnotationCanvas:
     """The layers that an image is annotated with.
 
-    Layers of the same names that are there already are taken over, so that work goes
-    on where it was left.
+    An annotation of the same image that is there already is taken over, so that work
+    goes on where it was left.
 
     Parameters
     ----------
@@ -48,7 +55,8 @@ class AnnotationCanvas:
     image : Image
         The image that is annotated.
     annotation : Labels, optional
-        The layer that is drawn on; by default one that belongs to the image by name.
+        The layer that is drawn on; by default one that was drawn on this image, or that
+        has its name and size and comes from elsewhere.
 
     Attributes
     ----------
@@ -69,9 +77,11 @@ class AnnotationCanvas:
         name = annotation_name(image)
         self.annotation: Labels = (
             annotation
-            or self._found(Labels, name)
+            or self._annotation_of(image)
             or viewer.add_labels(empty_labels(image), name=name, **placement(image))
         )
+        note = {DRAWN_ON: _marks_of(image)}
+        self.annotation.metadata = {**self.annotation.metadata, **note}
         self.remove_helpers()
         self.shapes: Shapes = viewer.add_shapes(
             None, ndim=2, name=SHAPES, **flat_placement(image)
@@ -88,6 +98,24 @@ class AnnotationCanvas:
         self._drawn: tuple[slice, slice] | None = None
         self._choice = 0
         self._painted: tuple[Suggestion, int] | None = None
+
+    def _annotation_of(self, image: Image) -> Labels | None:
+        """Return the layer that an image was annotated on, or None."""
+        size, marks = (*stack_shape(image), *plane_shape(image)), set(_marks_of(image))
+        fitting = [
+            item
+            for item in self._viewer.layers
+            if isinstance(item, Labels) and tuple(item.data.shape) == size
+        ]
+        for item in fitting:
+            if marks.intersection(item.metadata.get(DRAWN_ON, ())):
+                return item
+        # another image may have had the same name: its annotation is noted to be so
+        name = annotation_name(image)
+        for item in fitting:
+            if item.name == name and DRAWN_ON not in item.metadata:
+                return item
+        return None
 
     def _found(self, kind: type[Layer], name: str) -> Any:
         """Return a layer of the viewer by kind and name, or None."""
@@ -141,6 +169,8 @@ class AnnotationCanvas:
     def paint(self, label: int) -> bool:
         """Put the suggestion into the annotation; napari's own undo takes it back.
 
+        Where the layer preserves labels, other labels stay as they are.
+
         Parameters
         ----------
         label : int
@@ -157,7 +187,12 @@ class AnnotationCanvas:
         rows, columns = np.nonzero(found.masks[self._choice])
         places = (rows + found.rows.start, columns + found.columns.start)
         index = tuple(np.full(len(rows), place) for place in found.plane.index)
-        target.data_setitem((*index, *places), label)
+        whole = (*index, *places)
+        if target.preserve_labels:
+            drawn = np.asarray(target.data[whole])
+            free = (drawn == 0) | (drawn == label)
+            whole = tuple(axis[free] for axis in whole)
+        target.data_setitem(whole, label)
         self._painted = found, self._choice
         return True
 
@@ -195,3 +230,14 @@ class AnnotationCanvas:
         """Remove the shapes that asked SAM."""
         if self.has(self.shapes) and self.shapes.data:
             self.shapes.data = []
+
+
+def _marks_of(image: Image) -> list[str]:
+    """Return what tells an image layer from others, of the same name too.
+
+    That is the layer, and its file: the image may be opened again.
+    """
+    marks = [str(image.unique_id)]
+    if image.source.path:
+        marks.append(file_identity(Path(image.source.path), image.name))
+    return marks

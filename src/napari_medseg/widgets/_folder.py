@@ -18,8 +18,9 @@ from napari_medseg.widgets._annotation_note import (
 from napari_medseg.widgets._background import Background
 from napari_medseg.widgets._folder_panel import FolderPanel
 from napari_medseg.widgets._layers import is_there
-from napari_medseg.widgets._open_image import OpenImage, at_once
+from napari_medseg.widgets._open_image import OpenImage, at_once, fingerprint
 from napari_medseg.widgets._plugin_form import plugin_form
+from napari_medseg.widgets._undone import Unsaved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +88,8 @@ class FolderSession(QObject):
         self._asked: Path | None = None
         self._annotated: set[Path] = set()
         self._seen: set[Path] = set()
+        self._unsaved = Unsaved(viewer, self)
+        self._unsaved.drawn.connect(self._on_drawn)
         self._files = Background("medseg-folder", parent=self)
         self._looking = Background("medseg-marks", drop=True, parent=self)
         self.panel = panel or FolderPanel()
@@ -214,6 +217,7 @@ class FolderSession(QObject):
     @property
     def is_drawn(self) -> bool:
         """Whether something was drawn that is not saved."""
+        self._unsaved.look()
         return self._open is not None and self._open.is_drawn
 
     def is_open(self, annotation: Labels) -> bool:
@@ -245,34 +249,35 @@ class FolderSession(QObject):
         self._asked = path
         self._tell(f"Opening {entry.name}…")
 
-        def read() -> Opened | None:
-            # the user may have chosen another one by now
-            return folder.open(entry) if self._asked == path else None
+        def read() -> tuple[Opened, bytes] | None:
+            if self._asked != path:
+                return None  # the user may have chosen another one by now
+            opened = folder.open(entry)
+            return opened, fingerprint(opened.file.labels)
 
         self._files.submit(
             read, partial(self._on_read, row), partial(self._on_unreadable, entry)
         )
 
-    def _on_read(self, row: int, opened: Opened | None) -> None:
-        if opened is None or opened.entry.path != self._asked:
+    def _on_read(self, row: int, read: tuple[Opened, bytes] | None) -> None:
+        if read is None or read[0].entry.path != self._asked:
             return
         self._asked = None
         with at_once(self._viewer):
-            self._replace(row, opened)
+            self._replace(row, *read)
         self._viewer.reset_view()
 
-    def _replace(self, row: int, opened: Opened) -> None:
+    def _replace(self, row: int, opened: Opened, saved_as: bytes) -> None:
         """Put the layers of an image in the place of those of the one before."""
         tools = self._open.tools() if self._open and self._open.is_whole else None
         self.close()
         try:
-            found = self._open = OpenImage(self._viewer, opened)
+            found = self._open = OpenImage(self._viewer, opened, saved_as)
         except (ValueError, TypeError) as error:
             self._on_unreadable(opened.entry, error)
             return
         self._seen.add(found.path)
-        for event in (found.annotation.events.paint, found.annotation.events.data):
-            event.connect(self._on_drawn)
+        self._unsaved.watch(found)
         self._images.set_open(row)
         self.panel.list.show_row(row)
         self.opened.emit(found.images[0], found.annotation)
@@ -286,7 +291,7 @@ class FolderSession(QObject):
             self._images.set_state(row, State.TROUBLE, str(error))
         self._tell(str(error))
 
-    def _on_drawn(self, event: Any = None) -> None:
+    def _on_drawn(self) -> None:
         found = self._open
         if found is None:
             return
@@ -299,6 +304,7 @@ class FolderSession(QObject):
         """Save the image that is open, and remove its layers."""
         found, self._open = self._open, None
         self._asked = None
+        self._unsaved.stop()  # it is saved whatever is on it
         if found is None:
             return
         self._save(found, np.asarray(found.annotation.data))
@@ -321,7 +327,7 @@ class FolderSession(QObject):
 
     def save_drawn(self) -> None:
         """Save it, if something was drawn: the form is put away."""
-        if self._open is not None and self._open.is_drawn:
+        if self._open is not None and self.is_drawn:
             self._save_copy(self._open)
 
     def done_next(self) -> None:
@@ -353,6 +359,7 @@ class FolderSession(QObject):
 
     def _save_copy(self, found: OpenImage, **how: bool) -> None:
         """Save while the user may go on drawing."""
+        self._unsaved.stop()
         self._save(found, np.array(found.annotation.data), **how)
 
     def _save(self, found: OpenImage, labels: Any, **how: bool) -> None:
@@ -360,15 +367,24 @@ class FolderSession(QObject):
         folder = self._folder
         if folder is None:
             return
-        job = partial(folder.save, found.opened, labels, self._kind, **how)
+        kind = self._kind
+
+        def save() -> tuple[bool, bytes]:
+            done = folder.save(found.opened, labels, kind, **how)
+            return done, fingerprint(labels)
+
         self._files.submit(
-            job,
-            partial(self._on_saved, found, found.changes),
+            save,
+            partial(self._on_saved, found, (found.changes, found.shown)),
             partial(self._on_refused, found),
         )
 
-    def _on_saved(self, found: OpenImage, changes: int, done: bool) -> None:
+    def _on_saved(
+        self, found: OpenImage, at: tuple[int, int], saved: tuple[bool, bytes]
+    ) -> None:
         """Mark an image as saved; what was drawn since then is not."""
+        (changes, shown), (done, found.saved_as) = at, saved
+        self._unsaved.on_saved(found, shown)
         found.may_replace = False
         path = found.path
         row = self._images.row_of(path)

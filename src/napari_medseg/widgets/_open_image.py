@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medseg.widgets import _autosave
+from napari_medseg.widgets._annotation_files import digest_of
 from napari_medseg.widgets._canvas import annotation_name
 from napari_medseg.widgets._file_layers import add_image_layers
 from napari_medseg.widgets._layers import empty_labels, is_there, placement
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image, Labels
 
+    from napari_medseg._types import LabelArray
     from napari_medseg.widgets._annotation_files import Opened
 
 TOOLS = ("brush_size", "opacity", "contour", "preserve_labels", "contiguous")
@@ -35,6 +37,11 @@ def at_once(viewer: napari.Viewer) -> AbstractContextManager[None]:
     return found
 
 
+def fingerprint(labels: LabelArray | None) -> bytes:
+    """Return what tells labels from others of the same shape; none are empty ones."""
+    return b"" if labels is None or not labels.any() else digest_of(labels)
+
+
 class OpenImage:
     """The layers of an image of a folder, and of its annotation.
 
@@ -44,6 +51,8 @@ class OpenImage:
         Gets the layers.
     opened : Opened
         The files.
+    saved_as : bytes
+        The `fingerprint` of its annotation as it is on the disk.
 
     Attributes
     ----------
@@ -57,6 +66,10 @@ class OpenImage:
         How often something was drawn.
     saved : int
         How often by the time it was last saved.
+    shown : int
+        How often the annotation was shown anew without another slice.
+    saved_as : bytes
+        The `fingerprint` of what was last saved.
     may_replace : bool
         Whether the user knows that another program wrote the annotation meanwhile.
 
@@ -66,7 +79,7 @@ class OpenImage:
         napari cannot show the image.
     """
 
-    def __init__(self, viewer: napari.Viewer, opened: Opened) -> None:
+    def __init__(self, viewer: napari.Viewer, opened: Opened, saved_as: bytes) -> None:
         self._viewer = viewer
         self.opened = opened
         self.images: list[Image] = add_image_layers(viewer, opened.image)
@@ -76,7 +89,8 @@ class OpenImage:
             name=annotation_name(first),
             **placement(first),
         )
-        self.changes = self.saved = 0
+        self.changes = self.saved = self.shown = 0
+        self.saved_as = saved_as
         self.may_replace = False
 
     @property
@@ -93,6 +107,10 @@ class OpenImage:
     def is_drawn(self) -> bool:
         """Whether something was drawn that is not saved."""
         return self.changes != self.saved
+
+    def differs(self) -> bool:
+        """Tell whether what is drawn is not what was saved, by looking at all of it."""
+        return fingerprint(np.asarray(self.annotation.data)) != self.saved_as
 
     @property
     def is_whole(self) -> bool:

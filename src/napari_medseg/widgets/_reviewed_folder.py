@@ -16,10 +16,10 @@ from napari_medseg.widgets._annotation_files import (
     Entry,
     Opened,
     digest_of,
-    unsaved,
 )
 from napari_medseg.widgets._annotation_note import read_note
 from napari_medseg.widgets._reviewed_run import Result, fitted
+from napari_medseg.widgets._unsaved import unsaved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -106,7 +106,7 @@ class Suggester(QObject):
         self._plane: Plane | None = None
         self._sam = ""
         self._process: int | None = None
-        self._is_ready = False
+        self._is_ready = self._has_failed = False
         self.question = Question()
         self._past: list[Question] = []
 
@@ -115,11 +115,11 @@ class Suggester(QObject):
         self.clear()
         self._around.cancel()
         self._layer, self._plane, self._sam = layer, plane, sam
-        self._is_ready = False
+        self._is_ready = self._has_failed = False
         relay = Relay(self)
         relay.progress.connect(lambda progress: self.told.emit(progress.message))
         relay.done.connect(self._on_looked)
-        relay.failed.connect(lambda error: self.told.emit(str(error)))
+        relay.failed.connect(self._on_look_failed)
         relay.ended.connect(relay.deleteLater)
         arguments = {
             "key": self._key,
@@ -142,6 +142,18 @@ class Suggester(QObject):
         self._look_around()
         if not self.question.empty:
             self._send()
+
+    def _on_look_failed(self, error: Exception) -> None:
+        self._has_failed = True
+        self.told.emit(str(error))
+
+    def _look_again(self) -> None:
+        """Look once more, for the question that is open."""
+        if self._layer is None or self._plane is None:
+            return
+        question, past = self.question, self._past
+        self.look(self._layer, self._plane, self._sam)
+        self.question, self._past = question, past
 
     def _look_around(self) -> None:
         """Have SAM prepare for clicks, as long as nothing else is to be done."""
@@ -177,24 +189,30 @@ class Suggester(QObject):
         self._send()
 
     def _send(self) -> None:
-        """Ask the engine; where it was restarted meanwhile, SAM looks again first."""
-        if self._layer is None or self._plane is None or not self._is_ready:
-            return  # asked when SAM has looked
+        """Ask the engine; where SAM could not look, or not there, it looks first."""
+        if self._layer is None or self._plane is None:
+            return
         if self.question.empty:
             self._asking.cancel()
             self.suggested.emit(None)
             return
-        if self._engine.pid != self._process:
-            question, past = self.question, self._past
-            self.look(self._layer, self._plane, self._sam)
-            self.question, self._past = question, past
+        if self._has_failed or (self._is_ready and self._engine.pid != self._process):
+            self._look_again()
             return
+        if not self._is_ready:
+            return  # asked when SAM has looked
         plane, sam = self._plane, self._sam
         relay = Relay(self)
-        relay.done.connect(lambda answer: self._on_answered(plane, sam, answer))
+        question = self.question
+
+        def show(answer: dict[str, Any]) -> None:
+            # it may have been on its way when the question was forgotten
+            if question is self.question:
+                self._on_answered(plane, sam, answer)
+
+        relay.done.connect(show)
         relay.failed.connect(lambda error: self.told.emit(str(error)))
         relay.ended.connect(relay.deleteLater)
-        question = self.question
         arguments = {
             "key": self._key,
             "points": [list(point) for point in question.points],

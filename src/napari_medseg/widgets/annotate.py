@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -25,6 +25,7 @@ from napari_medseg.widgets._canvas import AnnotationCanvas
 from napari_medseg.widgets._combo import layer_choice, narrow
 from napari_medseg.widgets._copy_button import CopyButton
 from napari_medseg.widgets._copying import prompt_line
+from napari_medseg.widgets._drawn import Drawn
 from napari_medseg.widgets._folder import FolderSession
 from napari_medseg.widgets._jobs import engine_of
 from napari_medseg.widgets._keeping import NOTED, BringBack
@@ -33,6 +34,7 @@ from napari_medseg.widgets._kind import KindChoice
 from napari_medseg.widgets._layers import slice_in_view
 from napari_medseg.widgets._preferences import choose_sam
 from napari_medseg.widgets._suggesting import Suggester, Suggestion
+from napari_medseg.widgets._timers import timer_once
 from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
@@ -106,16 +108,22 @@ class AnnotateWidget(QWidget):
         self.folder.closing.connect(self._on_closing)
         self.folder.kind_found.connect(self._kind.choose)
         self.folder.told.connect(self._tell)
-        self._settle = _timer(self, SETTLE, self._look)
+        self._settle = timer_once(self, SETTLE, self._look)
         self._restore = BringBack(self.folder, keeper, self)
         self._restore.brought_back.connect(self._kind.choose)
         self._restore.told.connect(self._tell)
+        self._drawn = Drawn(viewer, self)
+        for signal in (self._drawn.drawn, self._drawn.perhaps):
+            signal.connect(self._restore.on_drawn)
         self._lay_out(chooses=panel is None)
         viewer.dims.events.current_step.connect(self._on_slice_changed)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
         self.take_clicks(True)
         callbacks, callback = viewer.mouse_drag_callbacks, self._on_mouse
+        removed, on_removed = viewer.layers.events.removed, self._on_layer_removed
 
         def forget() -> None:
+            removed.disconnect(on_removed)
             with suppress(ValueError):
                 callbacks.remove(callback)
 
@@ -188,8 +196,7 @@ class AnnotateWidget(QWidget):
         """Begin with an image layer, or go on with it."""
         canvas = self._canvas = AnnotationCanvas(self._viewer, layer, annotation)
         canvas.shapes.events.data.connect(self._on_shapes_changed)
-        for event in (canvas.annotation.events.paint, canvas.annotation.events.data):
-            event.connect(self._on_drawn)
+        self._drawn.watch(canvas.annotation)
         self._bind_keys(canvas)
         self._note_kind(canvas)
         self._restore.watch(canvas)
@@ -250,7 +257,14 @@ class AnnotateWidget(QWidget):
             self.take_clicks(self.parent() is not None)
         if event.type() in (QEvent.Type.ParentChange, QEvent.Type.Hide):
             self.folder.save_drawn()
+            self._restore.flush()
         return bool(super().event(event))
+
+    def _on_layer_removed(self, event: Any) -> None:
+        """Keep what was drawn on it; so all layers go when napari is closed."""
+        canvas = self._canvas
+        if canvas is not None and not canvas.has(canvas.annotation):
+            self._restore.flush()
 
     def take_clicks(self, whether: bool) -> None:
         """Take clicks on the canvas, or no more."""
@@ -270,9 +284,6 @@ class AnnotateWidget(QWidget):
             self._note_kind(self._canvas)
             self._restore.on_drawn()
 
-    def _on_drawn(self, event: Any = None) -> None:
-        self._restore.on_drawn()
-
     def _on_sam_changed(self) -> None:
         if self._canvas is not None:
             self._look()
@@ -280,7 +291,10 @@ class AnnotateWidget(QWidget):
     # ----------------------------------------------------------------------- SAM
 
     def _on_slice_changed(self, event: Any = None) -> None:
+        """Forget what is asked and suggested: it is of the slice before."""
         if self._canvas is not None:
+            if self._suggester is not None:
+                self._suggester.clear()
             self._canvas.show(None)
             self._settle.start()
 
@@ -327,13 +341,16 @@ class AnnotateWidget(QWidget):
         """Take a click at a place of the world, in the slice in view."""
         if self._suggester is None or self._canvas is None:
             return
-        if self._settle.isActive():
-            # the slice has just changed: the click is on the new one
-            self._settle.stop()
-            self._look()
+        self._look_if_due()
         place = self._canvas.place_of(position)
         if place is not None:
             self._suggester.click(place, adds=adds)
+
+    def _look_if_due(self) -> None:
+        """Turn to a slice that has just come into view: it is the one that is meant."""
+        if self._settle.isActive():
+            self._settle.stop()
+            self._look()
 
     def _on_shapes_changed(self, event: Any) -> None:
         """Ask for the object in the shape that was drawn last."""
@@ -341,6 +358,7 @@ class AnnotateWidget(QWidget):
             return
         question = self._canvas.shape_question() if self._canvas else None
         if question is not None and self._suggester is not None:
+            self._look_if_due()
             self._suggester.ask(question)
 
     def _on_use_label_clicked(self) -> None:
@@ -352,6 +370,7 @@ class AnnotateWidget(QWidget):
             label = self._canvas.annotation.selected_label
             self._tell(f"Label {label} is not on this slice.")
         else:
+            self._look_if_due()
             self._suggester.ask(question)
 
     # ------------------------------------------------------------------- the keys
@@ -389,12 +408,3 @@ class AnnotateWidget(QWidget):
 
     def _tell(self, sentence: str) -> None:
         self._told.setText(sentence)
-
-
-def _timer(parent: QWidget, milliseconds: int, slot: Any) -> QTimer:
-    """Return a timer that fires once, some time after it was last started."""
-    timer = QTimer(parent)
-    timer.setSingleShot(True)
-    timer.setInterval(milliseconds)
-    timer.timeout.connect(slot)
-    return timer
