@@ -262,6 +262,15 @@ def test_layers_that_do_not_fit_are_refused_in_words(viewer: Any) -> None:
     assert "labels layer made for this image" in form.told
 
 
+def test_layers_that_do_not_fit_are_not_saved_for_a_command(
+    viewer: Any, tmp_path: Path
+) -> None:
+    form = with_layers(viewer, FakeEngine(), annotated=0)
+    assert form.widget.save_annotated(tmp_path) is None
+    assert "paint on at least one slice" in form.told
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_annotated(viewer: Any) -> None:
     form = with_layers(viewer, FakeEngine(), annotated=0)
     form.press("Tune")
