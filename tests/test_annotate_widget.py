@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QLabel, QPushButton
 from napari_medseg.widgets import _autosave
 from napari_medseg.widgets._canvas import SHAPES, SUGGESTION
 from napari_medseg.widgets.annotate import KEYS, AnnotateWidget
+from napari_medseg.widgets.tune import TuneWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,6 +237,27 @@ def test_what_the_numbers_mean_is_kept_with_them(viewer: Any, qtbot: Any) -> Non
         return found is not None and found.kind == "instances"
 
     qtbot.waitUntil(written, timeout=20_000)
+
+
+def test_a_layer_keeps_its_note_when_another_is_annotated(viewer: Any) -> None:
+    form = Form(viewer)
+    tune = TuneWidget(viewer, form.engine)
+    viewer.window.add_dock_widget(tune)
+    tune.reset_choices()
+    kinds = form.widget.findChild(object, "kind")
+    tune.source.choose_layers(form.image, form.annotation)
+    kinds.setCurrentIndex(1)
+    assert tune.source.kind == "sparse"
+    first = form.annotation
+    other = viewer.add_image(np.zeros((3, 30, 40)), name="other")
+    form.widget.choose(other)
+    form.press("start")
+    kinds.setCurrentIndex(0)
+    form.widget.choose(form.image)
+    form.press("start")
+    assert form.widget.kind == "sparse"
+    assert first.metadata["annotation"] == "sparse"
+    assert viewer.layers["other: annotation"].metadata["annotation"] == "dense"
 
 
 def test_a_kept_file_that_is_damaged_is_none(tmp_path: Any) -> None:

@@ -286,6 +286,33 @@ def test_scribbles_without_background_are_noticed(viewer: Any) -> None:
     assert all("no scribble on the background" in row for row in form.rows)
 
 
+def test_what_the_numbers_mean_is_taken_from_the_layer(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    image, plain = viewer.layers
+    noted = viewer.add_labels(plain.data.copy(), metadata={"annotation": "sparse"})
+    form.widget.reset_choices()
+    form.widget.source.choose_layers(image, noted)
+    kinds = form.widget.findChild(object, "kind")
+    assert kinds.currentText() == "scribbles"
+    form.press("Tune")
+    assert form.engine.jobs[-1][1]["annotation"] == "sparse"
+    form.press("Cancel")
+    form.widget.source.choose_kind("dense")
+    form.widget.reset_choices()
+    form.press("Tune")
+    assert form.engine.jobs[-1][1]["annotation"] == "dense", (
+        "the user has the last word"
+    )
+    form.press("Cancel")
+    noted.metadata = {"annotation": "instances"}
+    assert form.widget.source.kind == "instances"
+    form.widget.source.choose_layers(image, plain)
+    noted.metadata = {"annotation": "sparse"}
+    assert form.widget.source.kind == "instances", "this layer is not chosen any more"
+    plain.metadata = {"annotation": "what no version of this plugin notes"}
+    assert form.widget.source.kind == "instances"
+
+
 def test_settings_of_the_form_reach_the_training(viewer: Any) -> None:
     form = with_layers(viewer, FakeEngine())
     form.widget.set_config({"steps": 7, "views": 0, "initial": "click"})

@@ -10,6 +10,7 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QPushButton
 
 from napari_medseg.widgets import _autosave
+from napari_medseg.widgets._kind import noted_kind
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 DELAY = 3000
 """Milliseconds after the last change that an annotation is kept."""
-
-NOTED = "annotation"
-"""What the values of an annotation mean, in its layer's metadata."""
 
 
 class BringBack(QPushButton):
@@ -98,7 +96,7 @@ class BringBack(QPushButton):
             if not self._folder.is_drawn:
                 return  # it was saved meanwhile
             name = self._folder.identity
-        kind = str(layer.metadata.get(NOTED, "dense"))
+        kind = noted_kind(layer) or "dense"
         trouble = self._keeper.keep(name, np.array(layer.data), kind)
         if trouble:
             self.told.emit(f"The annotation cannot be kept: {trouble}.")
