@@ -116,6 +116,38 @@ def test_annotated_slices_are_what_is_trained_on(viewer: Any) -> None:
     assert arguments["out"].endswith(".medseg")
 
 
+@pytest.mark.parametrize("folders", [False, True])
+def test_a_viewer_in_3d_has_no_preview_but_tunes(
+    viewer: Any, tmp_path: Path, qtbot: Any, folders: bool
+) -> None:
+    form = with_layers(viewer, FakeEngine())
+    if folders:
+        form.widget.source.choose_folders(tmp_path, tmp_path)
+    viewer.dims.ndisplay = 3
+    before = len(viewer.layers)
+    form.press("Tune")
+    assert form.engine.jobs[0][1]["watch"] is None
+    assert len(viewer.layers) == before
+    listener = form.engine.jobs[0][2].listener
+    listener.on_progress(Progress(1, 4, "training", {"loss": 1.0}))
+    qtbot.waitUntil(lambda: form.told.startswith("training"))
+    assert "No preview" in form.told
+
+
+def test_folders_get_a_layer_with_their_first_preview(
+    viewer: Any, tmp_path: Path, qtbot: Any
+) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.widget.source.choose_folders(tmp_path, tmp_path)
+    before = len(viewer.layers)
+    form.press("Tune")
+    assert len(viewer.layers) == before
+    seen = np.ones((64, 64), np.int32)
+    listener = form.engine.jobs[0][2].listener
+    listener.on_progress(Progress(1, 4, "training", {"loss": 1.0}, seen))
+    qtbot.waitUntil(lambda: "cells: preview" in viewer.layers)
+
+
 def test_what_is_drawn_meanwhile_is_not_trained_on(viewer: Any) -> None:
     form = with_layers(viewer, FakeEngine())
     form.press("Tune")

@@ -211,7 +211,8 @@ class TuneWidget(QWidget):
         self.card.setVisible(False)
         self._job.start(self._the_engine(), "train", arguments)
         self._set_state(running=True)
-        self._preview.begin()
+        if not self.source.from_folders:
+            self._preview.begin()  # of folders it is not sure that there will be one
 
     def _arguments(self) -> dict[str, Any] | None:
         """Return what the job ``train`` takes; None where the list says why."""
@@ -268,7 +269,8 @@ class TuneWidget(QWidget):
 
     def _show_progress(self, progress: Progress) -> None:
         """Show progress: all of it at once, since each part repaints the window."""
-        self._tell(progress.message)
+        told = progress.message, self._preview.remark
+        self._tell(" ".join(filter(None, told)))
         self.curve.draw()
         if progress.preview is not None:
             self._preview.show(progress.preview)
