@@ -85,6 +85,23 @@ def test_a_click_suggests_and_a_key_accepts(viewer: Any) -> None:
     np.testing.assert_allclose(form.annotation.scale, form.image.scale)
 
 
+TURN = [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]]
+
+MOVED = [[2, 0, 0, 5], [0, 0.9, 0.2, 100], [0, -0.1, 1.1, 200], [0, 0, 0, 1]]
+
+
+def test_everything_lies_where_the_image_lies(viewer: Any) -> None:
+    placed = {"scale": (2, 0.5, 0.25), "translate": (1, 10, 20), "rotate": TURN}
+    form = Form(viewer, **placed, shear=(0, 0, 0.3), affine=MOVED)
+    form.click(12.2, 15.2)
+    np.testing.assert_array_equal(form.suggestion > 0, square(12, 15))
+    where = form.image.data_to_world((1, 5, 7))
+    np.testing.assert_allclose(form.annotation.data_to_world((1, 5, 7)), where)
+    for name in (SUGGESTION, SHAPES):
+        found = viewer.layers[name].data_to_world((5, 7))
+        np.testing.assert_allclose(found, where[-2:])
+
+
 def test_undo_of_several_steps(viewer: Any) -> None:
     form = Form(viewer)
     for column in (5, 15, 25):
