@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QLabel, QPushButton
 from napari_medseg.widgets import _autosave
 from napari_medseg.widgets._canvas import SHAPES, SUGGESTION
 from napari_medseg.widgets.annotate import KEYS, AnnotateWidget
+from napari_medseg.widgets.tune import TuneWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,23 @@ def test_a_click_suggests_and_a_key_accepts(viewer: Any) -> None:
     assert not form.annotation.data[1:].any()
     assert not form.suggestion.any()
     np.testing.assert_allclose(form.annotation.scale, form.image.scale)
+
+
+TURN = [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]]
+
+MOVED = [[2, 0, 0, 5], [0, 0.9, 0.2, 100], [0, -0.1, 1.1, 200], [0, 0, 0, 1]]
+
+
+def test_everything_lies_where_the_image_lies(viewer: Any) -> None:
+    placed = {"scale": (2, 0.5, 0.25), "translate": (1, 10, 20), "rotate": TURN}
+    form = Form(viewer, **placed, shear=(0, 0, 0.3), affine=MOVED)
+    form.click(12.2, 15.2)
+    np.testing.assert_array_equal(form.suggestion > 0, square(12, 15))
+    where = form.image.data_to_world((1, 5, 7))
+    np.testing.assert_allclose(form.annotation.data_to_world((1, 5, 7)), where)
+    for name in (SUGGESTION, SHAPES):
+        found = viewer.layers[name].data_to_world((5, 7))
+        np.testing.assert_allclose(found, where[-2:])
 
 
 def test_undo_of_several_steps(viewer: Any) -> None:
@@ -238,6 +256,27 @@ def test_what_the_numbers_mean_is_kept_with_them(viewer: Any, qtbot: Any) -> Non
         return found is not None and found.kind == "instances"
 
     qtbot.waitUntil(written, timeout=20_000)
+
+
+def test_a_layer_keeps_its_note_when_another_is_annotated(viewer: Any) -> None:
+    form = Form(viewer)
+    tune = TuneWidget(viewer, form.engine)
+    viewer.window.add_dock_widget(tune)
+    tune.reset_choices()
+    kinds = form.widget.findChild(object, "kind")
+    tune.source.choose_layers(form.image, form.annotation)
+    kinds.setCurrentIndex(1)
+    assert tune.source.kind == "sparse"
+    first = form.annotation
+    other = viewer.add_image(np.zeros((3, 30, 40)), name="other")
+    form.widget.choose(other)
+    form.press("start")
+    kinds.setCurrentIndex(0)
+    form.widget.choose(form.image)
+    form.press("start")
+    assert form.widget.kind == "sparse"
+    assert first.metadata["annotation"] == "sparse"
+    assert viewer.layers["other: annotation"].metadata["annotation"] == "dense"
 
 
 def test_a_kept_file_that_is_damaged_is_none(tmp_path: Any) -> None:

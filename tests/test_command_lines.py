@@ -53,6 +53,33 @@ def test_colours_too(tmp_path: Path) -> None:
     assert read.rgb
 
 
+def test_a_data_set_keeps_its_own_images(tmp_path: Path) -> None:
+    """Its own folder is as good as any, and layers are called what they like."""
+    for place in ("images", "masks"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "cell.tif").write_bytes(b"mine")
+    image, labels = Image(np.ones((9, 9), np.uint8)), Labels(np.ones((9, 9), np.int32))
+    for name in ("cell", "cell", "../cell", "/tmp/cell", "cell: channel 1"):
+        image.name = name
+        images, masks = save_annotated(image, labels, tmp_path)
+        assert len(list(images.iterdir())) == len(list(masks.iterdir())) == 1
+    for place in ("images", "masks"):
+        (only,) = (tmp_path / place).iterdir()
+        assert only.read_bytes() == b"mine"
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.tif")}
+    assert made == {f"{place}/cell.tif" for place in ("images", "masks")} | {
+        f"{name}/{place}/{file}.tif"
+        for place in ("images", "masks")
+        for name, file in (
+            ("cell training", "cell"),
+            ("cell training 2", "cell"),
+            ("cell training 3", "cell"),
+            ("tmp_cell training", "tmp_cell"),
+            ("cell channel 1 training", "cell channel 1"),
+        )
+    }
+
+
 def run(line: str) -> Any:
     program, *words = shlex.split(line)
     assert program == "napari-medseg"

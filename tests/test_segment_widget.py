@@ -125,6 +125,16 @@ def test_a_slice_becomes_labels_over_the_image(viewer: Any) -> None:
     assert form.told == "Done."
 
 
+def test_labels_lie_where_an_image_was_moved_to(viewer: Any) -> None:
+    image = viewer.add_image(squares(), scale=(0.5, 0.25), rotate=30, shear=[0.3])
+    image.affine = [[0.9, 0.2, 100], [-0.1, 1.1, 200], [0, 0, 1]]
+    form = docked(viewer)
+    form.press("segment")
+    form.engine.answer()
+    where = image.data_to_world((5, 7))
+    np.testing.assert_allclose(viewer.layers[-1].data_to_world((5, 7)), where)
+
+
 def test_all_slices(viewer: Any) -> None:
     viewer.add_image(squares(2, 3))
     form = docked(viewer)

@@ -117,6 +117,38 @@ def test_annotated_slices_are_what_is_trained_on(viewer: Any) -> None:
     assert arguments["out"].endswith(".medseg")
 
 
+@pytest.mark.parametrize("folders", [False, True])
+def test_a_viewer_in_3d_has_no_preview_but_tunes(
+    viewer: Any, tmp_path: Path, qtbot: Any, folders: bool
+) -> None:
+    form = with_layers(viewer, FakeEngine())
+    if folders:
+        form.widget.source.choose_folders(tmp_path, tmp_path)
+    viewer.dims.ndisplay = 3
+    before = len(viewer.layers)
+    form.press("Tune")
+    assert form.engine.jobs[0][1]["watch"] is None
+    assert len(viewer.layers) == before
+    listener = form.engine.jobs[0][2].listener
+    listener.on_progress(Progress(1, 4, "training", {"loss": 1.0}))
+    qtbot.waitUntil(lambda: form.told.startswith("training"))
+    assert "No preview" in form.told
+
+
+def test_folders_get_a_layer_with_their_first_preview(
+    viewer: Any, tmp_path: Path, qtbot: Any
+) -> None:
+    form = with_layers(viewer, FakeEngine())
+    form.widget.source.choose_folders(tmp_path, tmp_path)
+    before = len(viewer.layers)
+    form.press("Tune")
+    assert len(viewer.layers) == before
+    seen = np.ones((64, 64), np.int32)
+    listener = form.engine.jobs[0][2].listener
+    listener.on_progress(Progress(1, 4, "training", {"loss": 1.0}, seen))
+    qtbot.waitUntil(lambda: "cells: preview" in viewer.layers)
+
+
 def test_what_is_drawn_meanwhile_is_not_trained_on(viewer: Any) -> None:
     form = with_layers(viewer, FakeEngine())
     form.press("Tune")
@@ -263,6 +295,15 @@ def test_layers_that_do_not_fit_are_refused_in_words(viewer: Any) -> None:
     assert "labels layer made for this image" in form.told
 
 
+def test_layers_that_do_not_fit_are_not_saved_for_a_command(
+    viewer: Any, tmp_path: Path
+) -> None:
+    form = with_layers(viewer, FakeEngine(), annotated=0)
+    assert form.widget.save_annotated(tmp_path) is None
+    assert "paint on at least one slice" in form.told
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_annotated(viewer: Any) -> None:
     form = with_layers(viewer, FakeEngine(), annotated=0)
     form.press("Tune")
@@ -276,6 +317,33 @@ def test_scribbles_without_background_are_noticed(viewer: Any) -> None:
     form.widget.source.choose_kind("sparse")
     form.press("Check")
     assert all("no scribble on the background" in row for row in form.rows)
+
+
+def test_what_the_numbers_mean_is_taken_from_the_layer(viewer: Any) -> None:
+    form = with_layers(viewer, FakeEngine())
+    image, plain = viewer.layers
+    noted = viewer.add_labels(plain.data.copy(), metadata={"annotation": "sparse"})
+    form.widget.reset_choices()
+    form.widget.source.choose_layers(image, noted)
+    kinds = form.widget.findChild(object, "kind")
+    assert kinds.currentText() == "scribbles"
+    form.press("Tune")
+    assert form.engine.jobs[-1][1]["annotation"] == "sparse"
+    form.press("Cancel")
+    form.widget.source.choose_kind("dense")
+    form.widget.reset_choices()
+    form.press("Tune")
+    assert form.engine.jobs[-1][1]["annotation"] == "dense", (
+        "the user has the last word"
+    )
+    form.press("Cancel")
+    noted.metadata = {"annotation": "instances"}
+    assert form.widget.source.kind == "instances"
+    form.widget.source.choose_layers(image, plain)
+    noted.metadata = {"annotation": "sparse"}
+    assert form.widget.source.kind == "instances", "this layer is not chosen any more"
+    plain.metadata = {"annotation": "what no version of this plugin notes"}
+    assert form.widget.source.kind == "instances"
 
 
 def test_settings_of_the_form_reach_the_training(viewer: Any) -> None:

@@ -522,6 +522,22 @@ def test_tuning_beats_the_untuned_sam_on_real_images(
     assert not any("no better" in warning for warning in report.warnings)
 
 
+def test_a_watched_image_with_too_few_channels_fails_no_training(sam: str) -> None:
+    grey = pairs(4)
+    colours = [
+        Pair(each.name, np.repeat(each.image, 3, axis=0), each.annotation, rgb=True)
+        for each in grey.pairs
+    ]
+    job = tune(
+        gather(colours, annotation="dense"),
+        config(sam, steps=2),
+        Conduct(watch=grey.pairs[0].image),
+    )
+    reports = list(job)
+    assert not any(item.preview is not None for item in reports)
+    assert "too few channels" in reports[-1].message
+
+
 def test_a_watched_image_is_previewed_as_the_training_goes_on(sam: str) -> None:
     image = pair(9).image
     settings = config(sam, steps=4)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import torch
 
-from napari_medseg._types import Job, Progress
+from napari_medseg._types import InputError, Job, Progress
 from napari_medseg.io.normalise import normalise
 from napari_medseg.models.devices import resolve_device
 from napari_medseg.models.heap import give_back
@@ -62,6 +62,8 @@ AnyStudy: TypeAlias = "Study[Learner, TrainingSettings]"
 ObjectiveFactory: TypeAlias = "Callable[[AnyStudy, Sequence[int]], Objective[Any]]"
 """Gives how a part of a study learns, of the study and the images it trains on."""
 
+
+NO_PREVIEW = "(No preview: the image in view has too few channels.)"
 
 LOOKED_AT = 600
 """Views that a training looks at: 200 steps of three. More are not made by default."""
@@ -159,6 +161,7 @@ class Study(Generic[LearnerT, SettingsT]):
         self.views: list[list[View]] = []
         self.kept = Kept()
         self.watched: Example | None = None
+        self.no_preview = ""
         self.parts: list[_Part] = []
 
     def run(self) -> Job[None]:
@@ -178,7 +181,10 @@ class Study(Generic[LearnerT, SettingsT]):
     def prepare(self) -> Job[None]:
         """Make the windows of all images, and embed them, where that can be kept."""
         if self.conduct.watch is not None:
-            self.watched = self._example_without("watched", self.conduct.watch, 0)
+            try:
+                self.watched = self._example_without("watched", self.conduct.watch, 0)
+            except InputError:  # of another kind than what is trained on
+                self.no_preview = NO_PREVIEW
         if not self.learner.keeps_inputs:
             return
         # beside an image's own windows; by no setting, as a replay has other steps
@@ -291,6 +297,9 @@ class Study(Generic[LearnerT, SettingsT]):
                 probabilities = self._predict(model, self.watched, seen)
                 labels = self.goal.labels(probabilities)
                 progress = replace(progress, preview=labels)
+            if self.no_preview:
+                told = f"{progress.message} {self.no_preview}".strip()
+                progress = replace(progress, message=told)
             yield progress
 
     def checkpoint(self) -> Path | None:

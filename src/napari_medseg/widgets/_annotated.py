@@ -114,12 +114,16 @@ def _row_of_slice(name: str, values: np.ndarray[Any, Any], kind: str) -> Row:
 
 def slice_name(image: Image, index: tuple[int, ...]) -> str:
     """Return the name of a slice of a layer; names sort as the slices lie."""
+    return " ".join([image.name, *slice_digits(image, index)])
+
+
+def slice_digits(image: Image, index: tuple[int, ...]) -> list[str]:
+    """Return the numbers of a slice, all of one length."""
     lengths = stack_shape(image)
-    digits = [
+    return [
         f"{place:0{len(str(length - 1))}}"
         for place, length in zip(index, lengths, strict=True)
     ]
-    return " ".join([image.name, *digits])
 
 
 def pairs_of_layers(image: Image, labels: Labels) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ import tifffile
 
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.io.images import write_labels
-from napari_medseg.widgets._annotated import slice_name
+from napari_medseg.widgets._annotated import slice_digits
 from napari_medseg.widgets._layers import all_slices
+from napari_medseg.widgets._saving import plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -270,12 +271,15 @@ def _numbers(values: Sequence[float]) -> str:
 def save_annotated(image: Image, labels: Labels, folder: Path) -> tuple[Path, Path]:
     """Write the annotated slices of two layers, for the command to train on.
 
+    They get a new folder of their own: nothing that is there is replaced, and the
+    command trains on nothing else.
+
     Parameters
     ----------
     image, labels : layer
         Images and their annotation.
     folder : Path
-        Gets the folders ``images`` and ``masks``.
+        Gets the new folder, in which there are ``images`` and ``masks``.
 
     Returns
     -------
@@ -287,17 +291,34 @@ def save_annotated(image: Image, labels: Labels, folder: Path) -> tuple[Path, Pa
     InputError, OSError
         A file cannot be written.
     """
-    places = folder / "images", folder / "masks"
+    plain = plain_name(image.name)
+    own = _new_folder(folder, f"{plain} training")
+    places = own / "images", own / "masks"
+    for place in places:
+        place.mkdir()
     data = image.data[0] if image.multiscale else image.data
     for plane in all_slices(image):
         drawn = np.asarray(plane.of(labels.data))
         if not drawn.any():
             continue
-        name = f"{slice_name(image, plane.index)}.tif"
+        name = " ".join([plain, *slice_digits(image, plane.index)]) + ".tif"
         _write_image(places[0] / name, np.asarray(plane.of(data)), rgb=image.rgb)
-        places[1].mkdir(parents=True, exist_ok=True)
         write_labels(places[1] / name, drawn)
     return places
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """Make a folder that was not there, with a number where its name is taken."""
+    parent.mkdir(parents=True, exist_ok=True)
+    number, place = 1, parent / name
+    while True:
+        try:
+            place.mkdir()
+        except FileExistsError:
+            number += 1
+            place = parent / f"{name} {number}"
+        else:
+            return place
 
 
 def _write_image(path: Path, plane: np.ndarray[Any, Any], *, rgb: bool) -> None:

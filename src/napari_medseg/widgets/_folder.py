@@ -101,6 +101,11 @@ class FolderSession(QObject):
 
     # ---------------------------------------------------------------- the folder
 
+    @property
+    def kind(self) -> str:
+        """What the values of its annotations mean."""
+        return self._kind
+
     def open_folder(self, path: Path, annotations: Path | None = None) -> None:
         """Show the images of a folder; what is open is saved and closed first.
 

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
 from napari_medseg.io.raw import READER_ERRORS
 from napari_medseg.widgets import _autosave
+from napari_medseg.widgets._kind import noted_kind
 from napari_medseg.widgets._timers import timer_once
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 DELAY = 3000
 """Milliseconds after a change that an annotation is kept, at most."""
-
-NOTED = "annotation"
-"""What the values of an annotation mean, in its layer's metadata."""
 
 
 class BringBack(QWidget):
@@ -150,7 +148,7 @@ class BringBack(QWidget):
             if name in self._mine:
                 self._keeper.forget(name)  # all was undone or erased
             return
-        kind = str(layer.metadata.get(NOTED, "dense"))
+        kind = noted_kind(layer) or "dense"
         self._mine.add(name)
         trouble = self._keeper.keep(name, labels, kind)
         if trouble:

@@ -1,6 +1,8 @@
-"""The choice of what the numbers of an annotation mean, in words."""
+"""What the numbers of an annotation mean: the choice, and the note on its layer."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
@@ -8,6 +10,24 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_medseg.widgets._annotated import KINDS
 from napari_medseg.widgets._combo import combo
 from napari_medseg.widgets._words import Words
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+NOTED = "annotation"
+"""What the values of an annotation mean, in its layer's metadata."""
+
+
+def noted_kind(layer: Labels) -> str | None:
+    """Return what the values of an annotation mean, where its layer says so."""
+    kind = layer.metadata.get(NOTED)
+    return kind if isinstance(kind, str) and kind in KINDS else None
+
+
+def note_kind(layer: Labels, kind: str) -> None:
+    """Note on a layer what its values mean; nothing happens where it says so."""
+    if noted_kind(layer) != kind:
+        layer.metadata = {**layer.metadata, NOTED: kind}
 
 
 class KindChoice(QWidget):
@@ -44,6 +64,12 @@ class KindChoice(QWidget):
         """Choose a kind; the first where there is none of this name."""
         names = list(KINDS)
         self._box.setCurrentIndex(names.index(kind) if kind in names else 0)
+
+    def show_kind(self, kind: str) -> None:
+        """Show a kind that is noted already; nobody is told that it was chosen."""
+        self.blockSignals(True)
+        self.choose(kind)
+        self.blockSignals(False)
 
     def _on_index_changed(self) -> None:
         self._about.setText(KINDS[self.kind].about)

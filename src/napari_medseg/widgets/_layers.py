@@ -187,6 +187,7 @@ def placement(layer: Image) -> dict[str, Any]:
         "translate": tuple(layer.translate),
         "rotate": layer.rotate,
         "shear": layer.shear,
+        "affine": layer.affine.affine_matrix,
         "units": layer.units,
         "axis_labels": layer.axis_labels,
     }
@@ -198,7 +199,10 @@ def flat_placement(layer: Image) -> dict[str, Any]:
     if len(whole["scale"]) == 2:
         return whole
     names = ("scale", "translate", "units", "axis_labels")
-    return {name: tuple(whole[name])[-2:] for name in names}
+    flat = {name: tuple(whole[name])[-2:] for name in names}
+    # the upper triangle of the shear, row by row: that of the last two is its end
+    flat |= {"rotate": whole["rotate"][-2:, -2:], "shear": whole["shear"][-1:]}
+    return flat | {"affine": whole["affine"][-3:, -3:]}
 
 
 def class_colours(classes: Sequence[Mapping[str, str]]) -> dict[int | None, str]:

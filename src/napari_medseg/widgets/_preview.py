@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_medseg._types import InputError
 from napari_medseg.widgets._layers import (
     Plane,
     empty_labels,
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from napari_medseg._types import FloatArray
 
+NO_PREVIEW = "(No preview: the viewer shows no single slice of the image.)"
+
 
 class Preview:
     """Shows on the slice in view what a model in training makes of it.
@@ -28,12 +31,18 @@ class Preview:
     ----------
     viewer : napari.Viewer
         The viewer.
+
+    Attributes
+    ----------
+    remark : str
+        Why there is no preview, where there should be one.
     """
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
         self._watched: tuple[Image, Plane] | None = None
         self._layer: Labels | None = None
+        self.remark = ""
 
     def watch(self, layer: Image | None) -> FloatArray | None:
         """Choose the slice in view of a layer, and return it.
@@ -46,19 +55,21 @@ class Preview:
         Returns
         -------
         ndarray or None
-            ``float32 (C, Y, X)``.
-
-        Raises
-        ------
-        InputError
-            The viewer does not show the layer slice by slice.
+            ``float32 (C, Y, X)``; None, too, where the viewer does not show the layer
+            slice by slice: a training goes on without a preview, and `remark` says so.
         """
         self._watched = self._layer = None
+        self.remark = ""
         if layer is None:
             return None
-        plane = slice_in_view(layer, self._viewer)
+        try:
+            plane = slice_in_view(layer, self._viewer)
+            image = image_of(layer, plane)
+        except InputError:
+            self.remark = NO_PREVIEW
+            return None
         self._watched = (layer, plane)
-        return image_of(layer, plane)
+        return image
 
     def begin(self) -> None:
         """Add the layer of the preview, which napari takes a moment for.

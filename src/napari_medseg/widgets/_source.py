@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_medseg.widgets._annotation_note import read_note
 from napari_medseg.widgets._combo import layer_choice
-from napari_medseg.widgets._kind import KindChoice
+from napari_medseg.widgets._kind import KindChoice, noted_kind
 
 
 class Folder(QWidget):
@@ -108,7 +108,10 @@ class Source(QWidget):
                 form.addRow(label, control)
             self._tabs.addTab(page, title)
         self._kind = KindChoice()
+        self._taken: tuple[Any, str | None] | None = None  # a layer, and its note
         self._masks.changed.connect(self._on_masks_changed)
+        self._labels.changed.connect(self._take_note)
+        self._tabs.currentChanged.connect(self._on_tab_changed)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._tabs)
@@ -127,6 +130,7 @@ class Source(QWidget):
         """List the layers again."""
         self._image.reset_choices()
         self._labels.reset_choices()
+        self._take_note()  # nothing is said where another layer came in its place
 
     @property
     def kind(self) -> str:
@@ -161,6 +165,25 @@ class Source(QWidget):
         self._tabs.setCurrentIndex(1)
         self._images.set_path(images)
         self._masks.set_path(masks)
+
+    def _take_note(self, event: Any = None) -> None:
+        """Take what is noted on the layer, once: the user has the last word."""
+        layer = self.labels
+        if layer is None or self.from_folders:
+            return
+        layer.events.metadata.connect(self._take_note)  # Annotate may note it later
+        noted = noted_kind(layer)
+        taken = layer.unique_id, noted
+        if taken != self._taken and noted is not None:
+            self.choose_kind(noted)
+        self._taken = taken
+
+    def _on_tab_changed(self) -> None:
+        """Take the note of what is trained on now."""
+        self._taken = None
+        self._take_note()
+        if self.from_folders:
+            self._on_masks_changed()
 
     def _on_masks_changed(self) -> None:
         """Take what is noted beside the masks, where Annotate noted it."""

@@ -28,9 +28,9 @@ from napari_medseg.widgets._copying import prompt_line
 from napari_medseg.widgets._drawn import Drawn
 from napari_medseg.widgets._folder import FolderSession
 from napari_medseg.widgets._jobs import engine_of
-from napari_medseg.widgets._keeping import NOTED, BringBack
+from napari_medseg.widgets._keeping import BringBack
 from napari_medseg.widgets._key_buttons import KEYS, key_buttons
-from napari_medseg.widgets._kind import KindChoice
+from napari_medseg.widgets._kind import KindChoice, note_kind, noted_kind
 from napari_medseg.widgets._layers import slice_in_view
 from napari_medseg.widgets._preferences import choose_sam
 from napari_medseg.widgets._suggesting import Suggester, Suggestion
@@ -106,7 +106,7 @@ class AnnotateWidget(QWidget):
         self.folder = FolderSession(viewer, keeper, self.kind, self, panel)
         self.folder.opened.connect(self._on_opened)
         self.folder.closing.connect(self._on_closing)
-        self.folder.kind_found.connect(self._kind.choose)
+        self.folder.kind_found.connect(self._on_kind_found)
         self.folder.told.connect(self._tell)
         self._settle = timer_once(self, SETTLE, self._look)
         self._restore = BringBack(self.folder, keeper, self)
@@ -198,7 +198,11 @@ class AnnotateWidget(QWidget):
         canvas.shapes.events.data.connect(self._on_shapes_changed)
         self._drawn.watch(canvas.annotation)
         self._bind_keys(canvas)
-        self._note_kind(canvas)
+        noted = noted_kind(canvas.annotation)
+        if noted is None:
+            note_kind(canvas.annotation, self.kind)
+        else:
+            self._kind.show_kind(noted)
         self._restore.watch(canvas)
         self._look()
 
@@ -238,6 +242,7 @@ class AnnotateWidget(QWidget):
     def _on_opened(self, image: Image, annotation: Labels) -> None:
         self.reset_choices()
         self.choose(image)
+        note_kind(annotation, self.folder.kind)
         self._annotate(image, annotation)
 
     def _on_closing(self, annotation: Labels) -> None:
@@ -274,16 +279,23 @@ class AnnotateWidget(QWidget):
         elif not whether and callback in callbacks:
             callbacks.remove(callback)
 
-    def _note_kind(self, canvas: AnnotationCanvas) -> None:
-        note = {NOTED: self.kind}
-        canvas.annotation.metadata = {**canvas.annotation.metadata, **note}
-
     def _on_kind_changed(self) -> None:
         self.folder.set_kind(self.kind)
         if self._canvas is not None:
-            self._note_kind(self._canvas)
+            note_kind(self._canvas.annotation, self.kind)
             self._restore.on_drawn()
 
+<<<<<<< HEAD
+=======
+    def _on_kind_found(self, kind: str) -> None:
+        """Take that of a folder; the layer that is open keeps its own."""
+        self._kind.show_kind(kind)
+        self.folder.set_kind(kind)
+
+    def _on_drawn(self, event: Any = None) -> None:
+        self._restore.on_drawn()
+
+>>>>>>> fixC
     def _on_sam_changed(self) -> None:
         if self._canvas is not None:
             self._look()

@@ -40,6 +40,7 @@ from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Image, Labels
 
     from napari_medseg.engine import Engine
 
@@ -211,7 +212,8 @@ class TuneWidget(QWidget):
             return
         self._job.start(self._the_engine(), "train", arguments)
         self._on_begun()
-        self._preview.begin()
+        if not self.source.from_folders:
+            self._preview.begin()  # of folders it is not sure that there will be one
 
     def _on_begun(self) -> None:
         self.curve.clear_curve()
@@ -244,6 +246,14 @@ class TuneWidget(QWidget):
                 self._tell("Choose the folders of images and masks first.")
                 return None
             return {"pairs": None, **self.source.describe()}
+        layers = self._fitting_layers()
+        if layers is None:
+            return None
+        self._suspects.watch(*layers)
+        return {"pairs": pairs_of_layers(*layers), "annotation": self.source.kind}
+
+    def _fitting_layers(self) -> tuple[Image, Labels] | None:
+        """Return the image and its annotation; None where the list says why."""
         rows = self._layer_rows()
         self._show_rows(rows)
         image, labels = self.source.image, self.source.labels
@@ -251,9 +261,7 @@ class TuneWidget(QWidget):
         if broken or image is None or labels is None:
             self._tell(f"{broken[0].name}: {broken[0].told}." if broken else "")
             return None
-        self._suspects.watch(image, labels)
-        kind = self.source.kind
-        return {"pairs": pairs_of_layers(image, labels), "annotation": kind}
+        return image, labels
 
     def _free_place(self, now: datetime.datetime) -> Path:
         """Return a file for the model that is not there yet."""
@@ -267,7 +275,8 @@ class TuneWidget(QWidget):
 
     def _show_progress(self, progress: Progress) -> None:
         """Show progress: all of it at once, since each part repaints the window."""
-        self._tell(progress.message)
+        told = progress.message, self._preview.remark
+        self._tell(" ".join(filter(None, told)))
         self.curve.draw()
         if progress.preview is not None:
             self._preview.show(progress.preview)
@@ -317,13 +326,10 @@ class TuneWidget(QWidget):
             self._tell(f"Copied: {self.copy_command(*places)}")
 
     def save_annotated(self, folder: Path) -> tuple[Path, Path] | None:
-        """Write the annotated slices as files; None where they cannot be written."""
-        image, labels = self.source.image, self.source.labels
-        if image is None or labels is None:
-            self._tell("Choose an image layer and its annotation first.")
-            return None
+        """Write the annotated slices into a new folder; None where that fails."""
+        layers = self._fitting_layers()
         try:
-            return save_annotated(image, labels, folder)
+            return save_annotated(*layers, folder) if layers else None
         except (MedsegError, OSError) as error:
             self._tell(str(error))
             return None
