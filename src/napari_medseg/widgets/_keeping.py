@@ -188,7 +188,7 @@ class BringBack(QWidget):
         labels = np.asarray(layer.data)
         if is_saved or not labels.any():
             return []
-        kind = str(layer.metadata.get(NOTED, "dense"))
+        kind = noted_kind(layer) or "dense"
         path = _autosave.keep_aside(self._name, labels, kind)
         return [each for each in _autosave.kept_aside(self._name) if each.path == path]
 

@@ -285,17 +285,11 @@ class AnnotateWidget(QWidget):
             note_kind(self._canvas.annotation, self.kind)
             self._restore.on_drawn()
 
-<<<<<<< HEAD
-=======
     def _on_kind_found(self, kind: str) -> None:
         """Take that of a folder; the layer that is open keeps its own."""
         self._kind.show_kind(kind)
         self.folder.set_kind(kind)
 
-    def _on_drawn(self, event: Any = None) -> None:
-        self._restore.on_drawn()
-
->>>>>>> fixC
     def _on_sam_changed(self) -> None:
         if self._canvas is not None:
             self._look()
