@@ -317,6 +317,27 @@ def test_sliders_of_classes(viewer: Any, qtbot: Any) -> None:
     assert form.control("min_size").value() == 30
 
 
+def test_a_slider_leaves_what_was_drawn_by_hand(viewer: Any, qtbot: Any) -> None:
+    viewer.add_image(squares(2))
+    form = docked(viewer)
+    form.choose("scope", "all slices")
+    form.press("segment")
+    form.engine.answer()
+    form.engine.answer()
+    drawn = viewer.layers[-1]
+    drawn.brush_size = 1
+    drawn.paint((1, 7, 8), 3)
+    before = drawn.data.copy()
+    for value in (0.6, 0.7):
+        form.control("threshold").setValue(value)
+        qtbot.waitUntil(lambda: bool(form.engine.jobs))
+        form.engine.answer()
+        form.engine.answer()
+        assert len(viewer.layers) == 3, "one more, which the next slider changes"
+    np.testing.assert_array_equal(drawn.data, before)
+    assert (viewer.layers[-1].data == 7).all()
+
+
 def test_a_slider_moved_meanwhile_counts(viewer: Any, qtbot: Any) -> None:
     viewer.add_image(squares())
     form = docked(viewer)
