@@ -183,6 +183,9 @@ def test_a_label_as_prompt(viewer: Any) -> None:
     form.annotation.selected_label = 9
     form.press("use label")
     assert "not on this slice" in form.told
+    viewer.dims.ndisplay = 3
+    form.press("use label")
+    assert "Switch to 2D" in form.told
 
 
 def drag(form: Form, events: list[str], modifiers: tuple[str, ...] = ()) -> None:

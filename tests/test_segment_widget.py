@@ -33,7 +33,9 @@ from napari_medseg.engine.jobs import Context
 from napari_medseg.engine.measuring import measure
 from napari_medseg.inference import open_segmenter
 from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
-from napari_medseg.io.images import read_annotation
+from napari_medseg.io.images import read_annotation, read_image
+from napari_medseg.widgets import _in_file
+from napari_medseg.widgets._file_layers import add_image_layers
 from napari_medseg.widgets.segment import SegmentWidget
 
 if TYPE_CHECKING:
@@ -67,6 +69,13 @@ class Form:
         found = self.widget.findChild(QWidget, name)
         assert found is not None
         return found
+
+    def copied(self, qtbot: Any) -> str:
+        """Return the line for the terminal, once it is there."""
+        QApplication.clipboard().clear()
+        self.press("copy")
+        qtbot.waitUntil(lambda: bool(QApplication.clipboard().text()))
+        return str(QApplication.clipboard().text())
 
     def measure(self) -> None:
         """Answer the oldest job, which asks for measurements."""
@@ -306,6 +315,27 @@ def test_sliders_of_classes(viewer: Any, qtbot: Any) -> None:
     assert viewer.layers[-1].metadata["result"] == "objects"
     form.choose("result", "classes")
     assert form.control("min_size").value() == 30
+
+
+def test_a_slider_leaves_what_was_drawn_by_hand(viewer: Any, qtbot: Any) -> None:
+    viewer.add_image(squares(2))
+    form = docked(viewer)
+    form.choose("scope", "all slices")
+    form.press("segment")
+    form.engine.answer()
+    form.engine.answer()
+    drawn = viewer.layers[-1]
+    drawn.brush_size = 1
+    drawn.paint((1, 7, 8), 3)
+    before = drawn.data.copy()
+    for value in (0.6, 0.7):
+        form.control("threshold").setValue(value)
+        qtbot.waitUntil(lambda: bool(form.engine.jobs))
+        form.engine.answer()
+        form.engine.answer()
+        assert len(viewer.layers) == 3, "one more, which the next slider changes"
+    np.testing.assert_array_equal(drawn.data, before)
+    assert (viewer.layers[-1].data == 7).all()
 
 
 def test_a_slider_moved_meanwhile_counts(viewer: Any, qtbot: Any) -> None:
@@ -689,7 +719,9 @@ def test_several_results_go_into_a_folder(
     }
 
 
-def test_the_copied_line_has_the_settings(viewer: Any, tmp_path: Path) -> None:
+def test_the_copied_line_has_the_settings(
+    viewer: Any, qtbot: Any, tmp_path: Path
+) -> None:
     paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
     form = docked(viewer)
     viewer.add_image(squares(), name="no file")
@@ -699,19 +731,65 @@ def test_the_copied_line_has_the_settings(viewer: Any, tmp_path: Path) -> None:
     form.choose("scope", "selected layers")
     viewer.layers.selection = set(viewer.layers)
     form.press("copy")
-    assert "is no file yet" in form.told
+    assert "not opened from a file" in form.told
     viewer.layers.selection = set(viewer.layers[1:])
-    form.press("copy")
-    line = QApplication.clipboard().text()
+    line = form.copied(qtbot)
     assert line.count(".tif") == 2
     assert "--threshold" not in line
     form.control("threshold").setValue(0.7)
+    line = form.copied(qtbot)
+    assert "--threshold 0.7" in line
+    assert "--instances" not in line
+
+
+def test_a_line_that_would_give_other_labels_is_refused(
+    viewer: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    """Another image, one of several channels, pages that the command takes for them."""
+    path = tmp_path / "changed.tif"
+    tifffile.imwrite(path, squares())
+    (changed,) = viewer.open(path, plugin="napari")
+    changed.data = 1 - changed.data
+    path = tmp_path / "channels.tif"
+    data = np.stack([squares(), 1 - squares()])
+    tifffile.imwrite(path, data, ome=True, metadata={"axes": "CYX"})
+    _, second = add_image_layers(viewer, read_image(path))
+    path = tmp_path / "pages.tif"
+    shown = np.random.default_rng(0).integers(0, 255, (3, 40, 50), np.uint8)
+    tifffile.imwrite(path, shown, photometric="minisblack")
+    assert read_image(path).axes == "CYX"
+    (pages,) = viewer.open(path, plugin="napari")
+    form = docked(viewer)
+    form.choose("scope", "selected layers")
+    for layer, told in (
+        (changed, "no longer what changed.tif holds"),
+        (second, "all 2 channels of channels.tif"),
+        (pages, "all 3 channels of pages.tif"),
+    ):
+        viewer.layers.selection = {layer}
+        form.press("copy")
+        qtbot.waitUntil(lambda told=told: told in form.told)
+
+
+def test_a_stack_and_colours_can_be_copied(
+    viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_in_file, "TILE", 5)  # as of a slide
+    tifffile.imwrite(tmp_path / "a.tif", squares(5), ome=True, metadata={"axes": "ZYX"})
+    colours = np.random.default_rng(0).integers(0, 255, (8, 9, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "b.tif", colours, photometric="rgb")
+    viewer.open(tmp_path / "a.tif", plugin="napari")
+    add_image_layers(viewer, read_image(tmp_path / "b.tif"))
+    form = docked(viewer)
+    form.choose("scope", "selected layers")
+    viewer.layers.selection = set(viewer.layers)
+    assert form.copied(qtbot).count(".tif") == 2
+    viewer.layers[0].data[4, 7, 8] = 9
     form.press("copy")
-    assert "--threshold 0.7" in QApplication.clipboard().text()
-    assert "--instances" not in QApplication.clipboard().text()
+    qtbot.waitUntil(lambda: "no longer what a.tif holds" in form.told)
 
 
-def test_mirrored_views_are_for_models(viewer: Any, tmp_path: Path) -> None:
+def test_mirrored_views_are_for_models(viewer: Any, qtbot: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, squares())
     viewer.open(path, plugin="napari")
@@ -720,13 +798,11 @@ def test_mirrored_views_are_for_models(viewer: Any, tmp_path: Path) -> None:
     form.widget.models.choose("nuclei-fluo")
     assert box.isEnabled() and not box.isChecked()
     box.setChecked(True)
-    form.press("copy")
-    assert " --mirrored " in QApplication.clipboard().text()
+    assert " --mirrored " in form.copied(qtbot)
     # it stays chosen, but a threshold has nothing of it
     form.widget.models.choose("otsu")
     assert not box.isEnabled()
-    form.press("copy")
-    assert "--mirrored" not in QApplication.clipboard().text()
+    assert "--mirrored" not in form.copied(qtbot)
     form.widget.models.choose("nuclei-fluo")
     form.press("segment")
     assert form.engine.jobs.pop(0)[1]["mirrored"] is True

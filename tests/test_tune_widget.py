@@ -12,13 +12,16 @@ import pyqtgraph
 import pytest
 from fake_engine import FakeEngine
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QLabel, QListWidget, QPushButton
+from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QPushButton
 
 from napari_medseg._types import JobError, Progress
 from napari_medseg.engine import Engine
 from napari_medseg.inference import load
 from napari_medseg.io.images import write_labels
+from napari_medseg.widgets import _models
 from napari_medseg.widgets._card import card_text
+from napari_medseg.widgets._models import ModelEntry
+from napari_medseg.widgets.segment import SegmentWidget
 from napari_medseg.widgets.tune import TuneWidget
 
 if TYPE_CHECKING:
@@ -278,6 +281,22 @@ def test_the_card_says_how_good_it_is(viewer: Any, tmp_path: Path) -> None:
     assert (tmp_path / "copy.medseg").read_bytes() == b"a model"
     form.widget.save(tmp_path / "no" / "folder.medseg")
     assert "cannot be written" in form.told
+
+
+def test_a_segment_form_that_is_open_lists_the_new_model(
+    viewer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    segment = SegmentWidget(viewer, FakeEngine())
+    viewer.window.add_dock_widget(segment)
+    form = with_layers(viewer, FakeEngine())
+    segment.models.choose("otsu")
+    entry = ModelEntry(str(tmp_path / "a.medseg"), "the new one", "")
+    monkeypatch.setattr(_models, "_own", lambda: [entry])
+    form.press("Tune")
+    form.engine.jobs[0][2].listener.on_done(result_of(tmp_path / "a.medseg"))
+    box = segment.findChild(QComboBox, "model")
+    assert box.findText("the new one") >= 0
+    assert segment.models.model == "otsu"
 
 
 def test_a_card_without_a_score() -> None:

@@ -1,7 +1,8 @@
-"""The commands of Annotate and Measure, out of what their forms show."""
+"""The commands of Annotate, Segment and Measure, out of what their forms show."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,17 +14,25 @@ from napari_medseg.io.images import image_stem, read_annotation, read_image
 from napari_medseg.layer_data.label_stack import CLASSES, label_stack
 from napari_medseg.layer_data.tables import physical_size
 from napari_medseg.widgets._command import measure_command, prompt_command
-from napari_medseg.widgets._in_file import changed, in_file, path_of
-from napari_medseg.widgets._layers import image_of, stack_shape, whole
+from napari_medseg.widgets._in_file import changed, check_whole, in_file, path_of
+from napari_medseg.widgets._layers import (
+    all_slices,
+    as_image,
+    image_of,
+    stack_shape,
+    whole,
+)
 from napari_medseg.widgets._preferences import preferences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari.layers import Image, Labels
 
+    from napari_medseg._types import FloatArray
     from napari_medseg.widgets._canvas import AnnotationCanvas
+    from napari_medseg.widgets._layers import Plane
 
 NO_SUGGESTION = (
     "There is nothing to copy yet: click on an object, or draw a box round it, first."
@@ -72,6 +81,50 @@ def prompt_line(canvas: AnnotationCanvas | None) -> Callable[[], str]:
         )
 
     return line
+
+
+def segment_line(
+    images: Sequence[Image], line: Callable[[list[Path]], str]
+) -> Callable[[], str]:
+    """Return what finds the command that segments layers.
+
+    Parameters
+    ----------
+    images : sequence of Image
+        The layers.
+    line : callable
+        Gives the command for their files.
+
+    Returns
+    -------
+    callable
+        Looks at the files, in any thread, and returns the line.
+
+    Raises
+    ------
+    InputError
+        A layer is not from a file.
+    """
+    paths = [path_of(image) for image in images]
+    checks = [_check(path, image) for path, image in zip(paths, images, strict=True)]
+
+    def checked() -> str:
+        for check in checks:
+            check()
+        return line(paths)
+
+    return checked
+
+
+def _check(path: Path, image: Image) -> Callable[[], None]:
+    """Return what refuses a layer that is not its file, in any thread."""
+    name, rgb, planes = image.name, bool(image.rgb), all_slices(image)
+    data = image.data[0] if image.multiscale else image.data
+
+    def read(part: Plane) -> FloatArray:
+        return as_image(part.of(data), name, rgb=rgb)
+
+    return partial(check_whole, path, name, planes, read, rgb=rgb)
 
 
 def measure_line(labels: Labels | None, image: Image | None) -> Callable[[], str]:

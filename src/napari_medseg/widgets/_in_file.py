@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,19 @@ import numpy as np
 
 from napari_medseg._types import InputError
 from napari_medseg.io.images import read_image
+from napari_medseg.widgets._layers import Plane
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from napari.layers import Layer
 
     from napari_medseg._types import FloatArray
     from napari_medseg.io.images import ImageFile
     from napari_medseg.widgets._layers import Index
+
+TILE = 4096
+"""Pixels along the side of what is looked at in one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,62 @@ def in_file(
             if not rgb and _same(found[channel : channel + 1], pixels):
                 return InFile(path, whole, channel)
     raise InputError(changed(name, path))
+
+
+def check_whole(
+    path: Path,
+    name: str,
+    planes: Sequence[Plane],
+    read: Callable[[Plane], FloatArray],
+    *,
+    rgb: bool,
+) -> None:
+    """Refuse a layer that is not its file, slice by slice; any thread may call.
+
+    A command on the file sees just what the layer shows.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        The layer.
+    planes : sequence of Plane
+        All slices of the layer.
+    read : callable
+        Reads part of one, ``float32 (C, y, x)``.
+    rgb : bool
+        Whether the channels are red, green and blue.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or holds something else: other values, more channels,
+        or axes of which others make a stack, or channels.
+    """
+    image = read_image(path)
+    there = {tuple(place.values()): place for place in image.indices()}
+    if image.channels > 1 and not (rgb and image.rgb):
+        raise InputError(
+            f"A command sees all {image.channels} channels of {path.name}, and {name} "
+            "is not that. Save the layer as a file of its own, and open that."
+        )
+    if set(there) != {plane.index for plane in planes}:
+        raise InputError(changed(name, path))
+    if {(plane.rows.stop, plane.columns.stop) for plane in planes} != {image.size}:
+        raise InputError(changed(name, path))
+    for part in chain.from_iterable(map(_tiles, planes)):
+        found = image.region(there[part.index], part.rows, part.columns)
+        if not _same(found, read(part)):
+            raise InputError(changed(name, path))
+
+
+def _tiles(plane: Plane) -> Iterator[Plane]:
+    """Give the parts of a slice that are looked at one by one: slides are large."""
+    height, width = plane.rows.stop, plane.columns.stop
+    for top, left in product(range(0, height, TILE), range(0, width, TILE)):
+        rows = slice(top, min(height, top + TILE))
+        yield Plane(plane.index, rows, slice(left, min(width, left + TILE)))
 
 
 def changed(name: str, path: Path) -> str:

@@ -48,6 +48,13 @@ def segment_form(viewer: napari.Viewer) -> SegmentWidget:
     return form
 
 
+def list_models_again(viewer: napari.Viewer) -> None:
+    """Have the Segment forms that are open list a model that was tuned meanwhile."""
+    for widget in viewer.window.dock_widgets.values():
+        if isinstance(widget, SegmentWidget):
+            widget.models.refresh()
+
+
 def model_reader(path: str | list[str]) -> Callable[[str], list[Any]] | None:
     """Return what opens a model file, for napari."""
     return None if isinstance(path, list) else open_model

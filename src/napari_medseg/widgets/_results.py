@@ -48,8 +48,20 @@ class Result:
         self.image = image
         self.classes = classes
         self.labels: Labels | None = None
+        self.is_drawn = False
         self._top = 0
         self._kinds: dict[int, int] = {}
+
+    def begin(self, labels: Labels) -> None:
+        """Go on with a layer, until somebody draws on it."""
+        self.labels, self.is_drawn = labels, False
+
+        def note(event: Any = None) -> None:
+            if self.labels is labels:
+                self.is_drawn = True
+
+        for emitter in (labels.events.paint, labels.events.data):
+            emitter.connect(note)
 
     def numbered(
         self, labels: LabelArray, kinds: Sequence[int], *, first: bool
@@ -161,9 +173,13 @@ class ResultLayers(QObject):
         gone = result.labels is not None and not is_there(result.labels, self._viewer)
         if gone and made.classes is None:
             return
-        if result.labels is None or gone:
-            result.labels = self._add(order, result)
+        # what was corrected by hand stays: a slider makes another layer beside it
+        drawn = result.is_drawn and made.classes is None
+        if result.labels is None or gone or drawn:
+            result.begin(self._add(order, result))
         labels = made.labels
+        if result.labels is None:
+            return
         if self._kind == "objects":
             first = next(each for each in order.parts if each.layer is part.layer)
             labels = result.numbered(labels, made.kinds, first=part == first)

@@ -370,7 +370,11 @@ class AnnotateWidget(QWidget):
     def _on_use_label_clicked(self) -> None:
         if self._canvas is None or self._suggester is None:
             return
-        plane = slice_in_view(self._canvas.image, self._viewer)
+        try:
+            plane = slice_in_view(self._canvas.image, self._viewer)
+        except MedsegError as error:
+            self._tell(str(error))
+            return
         question = self._canvas.label_question(plane)
         if question is None:
             label = self._canvas.annotation.selected_label

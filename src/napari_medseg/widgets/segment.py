@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from qtpy.QtWidgets import (
-    QApplication,
     QFormLayout,
     QHBoxLayout,
     QProgressBar,
@@ -17,8 +15,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg._types import InputError, MedsegError, Progress
+from napari_medseg.io.containers import file_of
 from napari_medseg.widgets._combo import combo, layer_choice
 from napari_medseg.widgets._command import segment_command
+from napari_medseg.widgets._copy_button import CopyButton
+from napari_medseg.widgets._copying import segment_line
 from napari_medseg.widgets._jobs import Activity, engine_of
 from napari_medseg.widgets._large import is_large
 from napari_medseg.widgets._layers import all_slices, region_in_view, slice_in_view
@@ -33,6 +34,9 @@ from napari_medseg.widgets._sliders import LabelSliders
 from napari_medseg.widgets._words import Words
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     import napari.viewer
 
     from napari_medseg.engine import Engine
@@ -114,12 +118,10 @@ class SegmentWidget(QWidget):
         row = QHBoxLayout()
         row.addWidget(self._button)
         row.addWidget(self._cancel)
-        copy = _button(
-            "Copy as command",
-            "copy",
-            "The line for the terminal that segments the same files so",
-            self._on_copy_clicked,
+        copy = CopyButton(
+            "The line for the terminal that segments the same files so", self._line
         )
+        copy.told.connect(self._tell)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addLayout(row)
@@ -302,29 +304,22 @@ class SegmentWidget(QWidget):
 
     # ------------------------------------------------------------------- command
 
-    def _on_copy_clicked(self) -> None:
-        try:
-            images = self._images()
-        except MedsegError as error:
-            self._tell(str(error))
-            return
-        paths = [image.source.path for image in images]
-        if not all(paths):
-            self._tell("The image is no file yet; save it first, and open the file.")
-            return
-        sources = [Path(path) for path in paths]
+    def _line(self) -> Callable[[], str]:
+        """Return what looks at the files, and gives the command."""
         objects = self._sliders.values() if self._sliders.kind == "objects" else None
-        line = segment_command(
-            sources,
-            sources[0].parent / "segmented",
-            model=self.phrase.model(self.models.model, whole=True),
-            objects=objects,
-            classes=None if objects else self._sliders.changed_values(),
-            device=preferences().device,
-            mirrored=is_mirrored(self._mirrored),
-        )
-        QApplication.clipboard().setText(line)
-        self._tell(f"Copied: {line}")
+        how: dict[str, Any] = {
+            "model": self.phrase.model(self.models.model, whole=True),
+            "objects": objects,
+            "classes": None if objects else self._sliders.changed_values(),
+            "device": preferences().device,
+            "mirrored": is_mirrored(self._mirrored),
+        }
+
+        def line(files: list[Path]) -> str:
+            # beside the file, which may be an image in a file
+            return segment_command(files, file_of(files[0]).parent / "segmented", **how)
+
+        return segment_line(self._images(), line)
 
     def _the_engine(self) -> Engine:
         return self._engine or engine_of(self)

@@ -31,7 +31,7 @@ from napari_medseg.widgets._jobs import Relay, engine_of
 from napari_medseg.widgets._long_job import LongJob
 from napari_medseg.widgets._method_choice import MethodChoice
 from napari_medseg.widgets._models import tuned_folder
-from napari_medseg.widgets._opening import segment_form
+from napari_medseg.widgets._opening import list_models_again, segment_form
 from napari_medseg.widgets._preview import Preview
 from napari_medseg.widgets._rows import RowList
 from napari_medseg.widgets._source import Source
@@ -106,6 +106,7 @@ class TuneWidget(QWidget):
             )
         }
         self._lay_out()
+        self.tuned.connect(lambda _: list_models_again(viewer))
         self._viewer.events.theme.connect(self._take_theme)
         self._set_state(running=False)
 
