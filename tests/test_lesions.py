@@ -310,6 +310,23 @@ def test_one_class_trained_again_leaves_the_others(tmp_path: Path) -> None:
         replace(QUICK, retrain="1")
 
 
+def test_a_run_whose_time_was_given_is_repeated_with_the_steps_it_planned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planned = iter([12, 15])
+    monkeypatch.setattr(
+        "napari_medseg.training.study.affordable_steps", lambda *_: next(planned)
+    )
+    trained = train(pairs(4), replace(QUICK, steps=40, minutes=5.0))
+    assert [part.split("/")[0] for part in trained.config.class_steps.split(";")] == [
+        "12",
+        "15",
+    ]
+    again = train(pairs(4), trained.config)
+    for name, values in trained.model_file.tensors.items():
+        np.testing.assert_array_equal(again.model_file.tensors[name], values)
+
+
 def test_the_same_again_and_a_replay() -> None:
     first, second = train(pairs()), train(pairs())
     digest = model_file.digest(first.model_file)

@@ -154,7 +154,7 @@ class LesionTraining(DeeplabTraining):
                 raise InputError(f"There is no class {who!r}; there is {known}.")
 
     def network_config(
-        self, minutes: float | None, stops: tuple[int, ...]
+        self, minutes: float | None, planned: int | None, stops: tuple[int, ...]
     ) -> NetworkTraining:
         """Return the settings of the network of a class.
 
@@ -162,6 +162,8 @@ class LesionTraining(DeeplabTraining):
         ----------
         minutes : float or None
             Time for it.
+        planned : int or None
+            Steps that were planned for it, of a replay.
         stops : tuple of int
             Steps of its parts, of a replay.
 
@@ -172,6 +174,7 @@ class LesionTraining(DeeplabTraining):
         """
         kind: type[NetworkTraining] = KINDS[self.class_network]
         values = {item.name: getattr(self, item.name) for item in fields(kind)}
+        values |= {"steps": planned} if planned else {}
         return kind(**{**values, "minutes": minutes, "stop_at": stops})
 
     def _single(self) -> list[tuple[str, dict[str, Any]]]:

@@ -64,6 +64,7 @@ class _Done:
     part: Part
     report: TrainingReport
     ranking: Ranking
+    planned: int
     steps: tuple[int, ...]
 
     @property
@@ -118,7 +119,7 @@ def train_lesions(
     preparation = _preparation(config, pairs)
     prepared = yield from _prepared(pairs, preparation)
     wanted = [each for each in known if not kept or _asked(config, *each)]
-    stops = _stops(config.class_steps, len(wanted))
+    runs = _runs(config.class_steps, len(wanted))
     note = ""
     if any(config.of_class(*each).class_network == "deeplab" for each in wanted):
         config, note = yield from begun(config)
@@ -128,11 +129,13 @@ def train_lesions(
         left = len(wanted) - number
         settings = config.of_class(name, value)
         minutes = _minutes(config, started, left)
-        network = settings.network_config(minutes, stops[number])
+        network = settings.network_config(minutes, *runs[number])
         done.append((yield from _train(single, settings, network, conduct)))
     report = _report(done, time.monotonic() - started, len(pairs)).with_note(note)
     parts = _with_kept(kept, [each.part for each in done])
-    steps = ";".join(",".join(map(str, each.steps)) for each in done)
+    steps = ";".join(
+        f"{each.planned}/{','.join(map(str, each.steps))}" for each in done
+    )
     replay = replace(config, minutes=None, class_steps=steps)
     told = {**to_dict(replay), "preparation": to_dict(preparation)}
     file = join(
@@ -260,12 +263,12 @@ def _binary(
     return Pairs(tuple(each()), "dense", (0, 1))
 
 
-def _stops(text: str, count: int) -> list[tuple[int, ...]]:
-    """Return the steps of each class, of a replay."""
+def _runs(text: str, count: int) -> list[tuple[int | None, tuple[int, ...]]]:
+    """Return of each class, of a replay, the steps planned and those of its parts."""
     if not text:
-        return [()] * count
+        return [(None, ())] * count
     try:
-        found = [tuple(map(int, group.split(","))) for group in text.split(";")]
+        found = [_run(group) for group in text.split(";")]
     except ValueError:
         found = []
     if len(found) != count:
@@ -274,6 +277,12 @@ def _stops(text: str, count: int) -> list[tuple[int, ...]]:
             "leave it out."
         )
     return found
+
+
+def _run(text: str) -> tuple[int | None, tuple[int, ...]]:
+    """Read ``73/24,73``; earlier versions wrote no planned steps."""
+    planned, _, stops = text.rpartition("/")
+    return int(planned) if planned else None, tuple(map(int, stops.split(",")))
 
 
 def _minutes(config: LesionTraining, started: float, left: int) -> float | None:
@@ -325,7 +334,7 @@ def _train(
     part = Part(
         single.name, single.value, threshold, single.share, replace(file, card=card)
     )
-    return _Done(part, report, ranking, steps)
+    return _Done(part, report, ranking, study.config.steps, steps)
 
 
 def _report(done: Sequence[_Done], seconds: float, images: int) -> TrainingReport:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import platform
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,7 @@ def pretrain(
     JobError
         Memory ran out, or the loss became not a number.
     """
+    started = time.monotonic()
     subject = _subject(method)
     found = yield from read_unlabelled(images, config.reduction, subject.normalisation)
     model = subject.model(len(found.normalisation.channels), config)
@@ -149,7 +151,7 @@ def pretrain(
         model,
         SuperCL(_weights(config, method)),
         windows,
-        _fit_config(config, method),
+        _fit_config(config, method, (time.monotonic() - started) / 60.0),
         checkpoint=_checkpoint(conduct.checkpoints, method, config, found),
         stop=conduct.stop,
     )
@@ -290,15 +292,18 @@ def _weights(config: Pretraining, method: str) -> Weights:
     )
 
 
-def _fit_config(config: Pretraining, method: str) -> FitConfig:
-    rate = config.learning_rate
+def _fit_config(config: Pretraining, method: str, spent: float) -> FitConfig:
+    """Return how it is trained, in what is left of the minutes, a tenth at least."""
+    rate, minutes = config.learning_rate, config.minutes
+    if minutes is not None:
+        minutes = max(minutes - spent, minutes / 10)
     return FitConfig(
         steps=config.steps,
         stop_at=config.stop_at,
         learning_rate=RATES.get(method, RATE) if rate is None else rate,
         weight_decay=1e-4,
         final=0.0,
-        minutes=config.minutes,
+        minutes=minutes,
         seed=config.seed,
         device=config.device,
     )
