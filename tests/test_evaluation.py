@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -324,3 +325,21 @@ def test_ignored_pixels_stay_ignored_where_truths_are_numbered(folders):
     save(truth / "a.png", marked)
     result = finish(evaluate_folders(*folders, ignore=2))
     assert (result.mean["dice_1"], result.mean["dice_2"]) == (1, 1)
+
+
+def test_probabilities_of_images_in_a_folder_are_found(folders, monkeypatch):
+    pred, _ = folders
+    made(pred, classes=["background", "object"])
+    for folder in folders:
+        (folder / "day1").mkdir()
+        save(folder / "day1" / "a.tif", square(5))
+    (pred / "probabilities" / "day1").mkdir(parents=True)
+    shares = np.stack([1.0 - square(5), square(5)]).astype(np.float32)
+    name = pred / "probabilities" / "day1" / "a_probabilities.tiff"
+    write_probabilities(name, shares, ["background", "object"])
+    # also with a path as somebody types it
+    monkeypatch.chdir(pred.parent)
+    result = finish(evaluate_folders(Path("pred"), Path("truth")))
+    assert result.per_image["day1/a"]["aupr"] == 1
+    inner = finish(evaluate_folders(Path("pred/day1"), Path("truth/day1")))
+    assert inner.per_image["a"]["aupr"] == 1

@@ -87,7 +87,8 @@ def probabilities_of(labels: Path, folder: Path) -> Path | None:
 
 def _beside(labels: Path, folder: Path, named: Callable[[str], str]) -> Path | None:
     """Return a file that belongs to a label image, if it is there."""
-    path = folder / named(labels.relative_to(folder).with_suffix("").as_posix())
+    inside = labels.absolute().relative_to(folder.absolute()).with_suffix("")
+    path = folder / named(inside.as_posix())
     return path if path.is_file() else None
 
 
