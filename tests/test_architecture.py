@@ -24,7 +24,7 @@ SOURCE = Path(str(napari_medseg.__file__)).parent
 LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
     tuple(frozenset(room.split()) for room in layer)
     for layer in (
-        ("_types _release",),
+        ("_types _release _threads",),
         ("_config", "_labels"),
         (
             "io",
@@ -78,7 +78,7 @@ TORCH = frozenset(
 """torch, and what brings it along."""
 
 QUICK = (
-    "__init__ __main__ _types _release _config _labels io metrics matching "
+    "__init__ __main__ _types _release _threads _config _labels io metrics matching "
     "precision_recall surfaces "
     "instances object_settings measurements blocks large scratch batch samples "
     "evaluation lesion_evaluation layer_data "

@@ -6,6 +6,7 @@ import logging
 
 import typer
 
+from napari_medseg._threads import share_processors
 from napari_medseg.cli import models, run
 from napari_medseg.cli.compare import compare
 from napari_medseg.cli.estimate import estimate
@@ -37,6 +38,7 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Run the command line."""
+    share_processors()
     # what readers log of a damaged file, this program says in a sentence
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     app()
