@@ -112,21 +112,24 @@ def test_bioimageio_finds_the_package_valid(
     assert exported.warnings == ()
 
 
-def test_a_network_trained_whole_is_exported_too(spec: Any, tmp_path: Path) -> None:
-    """Its two channels are its inputs, and no SAM is spoken of."""
+def network_file(path: Path, kind: str, channels: int, outputs: int) -> Path:
+    """Write the model file of a network with fresh weights."""
     card = ModelCard(
-        kind="med2d",
+        kind=kind,
         title="Med-2D SegNet, 4 images",
         classes=default_classes(2),
-        normalisation=to_dict(Normalisation.of_all_channels(2)),
+        normalisation=to_dict(Normalisation.of_all_channels(channels)),
         scores={"held_out": SCORE, "untuned": None, "otsu": UNTUNED},
         framing=to_dict(Framing(tile=64, size=64)),
     )
-    network = Med2dSegNet(2, 2)
-    tensors = {
-        name: item.contiguous().numpy() for name, item in network.state_dict().items()
-    }
-    model = save(tmp_path / "small.medseg", ModelFile(card, tensors))
+    state = Med2dSegNet(channels, outputs).state_dict()
+    tensors = {name: item.contiguous().numpy() for name, item in state.items()}
+    return save(path, ModelFile(card, tensors))
+
+
+def test_a_network_trained_whole_is_exported_too(spec: Any, tmp_path: Path) -> None:
+    """Its two channels are its inputs, and no SAM is spoken of."""
+    model = network_file(tmp_path / "small.medseg", "med2d", 2, 2)
     job = export_bioimageio(model, tmp_path / "small.zip", authors=["A. Müller"])
     package = spec.load_description(finish(job).path, perform_io_checks=True)
     assert package.validation_summary.status == "valid-format"
@@ -144,19 +147,7 @@ def test_a_network_trained_whole_is_exported_too(spec: Any, tmp_path: Path) -> N
 def test_a_network_that_parts_objects_names_its_three_outputs(
     spec: Any, tmp_path: Path
 ) -> None:
-    card = ModelCard(
-        kind="med2d-objects",
-        title="Nuclei apart",
-        classes=default_classes(2),
-        normalisation=to_dict(Normalisation.of_all_channels(1)),
-        scores={"held_out": SCORE, "untuned": None, "otsu": UNTUNED},
-        framing=to_dict(Framing(tile=64, size=64)),
-    )
-    network = Med2dSegNet(1, 3)
-    tensors = {
-        name: item.contiguous().numpy() for name, item in network.state_dict().items()
-    }
-    model = save(tmp_path / "apart.medseg", ModelFile(card, tensors))
+    model = network_file(tmp_path / "apart.medseg", "med2d-objects", 1, 3)
     job = export_bioimageio(model, tmp_path / "apart.zip", authors=["A. Müller"])
     package = spec.load_description(finish(job).path, perform_io_checks=True)
     names = [str(name) for name in package.outputs[0].axes[1].channel_names]
