@@ -23,6 +23,7 @@ from napari_medseg.training.label_field import (
 )
 from napari_medseg.training.noisy import Given, NoiseConfig, SpatialNoise, soften
 from napari_medseg.training.supervised import LabelledBatch, LossConfig
+from napari_medseg.training.trainer import Growing
 
 if TYPE_CHECKING:
     from napari_medseg._types import FloatArray
@@ -268,3 +269,15 @@ def test_images_of_many_windows_are_asked_about_less_often() -> None:
     assert objective.given[3].rate is untouched
     asked = learn(objective, batch_of(image, shares), 5).modes
     assert asked.count(False) == 2
+
+
+def test_time_is_planned_for_what_the_fields_will_do() -> None:
+    """The steps that are timed come before the fields begin, which take half of it."""
+    image, shares, _ = task()
+    objective = objective_of(image, shares, wait=400)
+    objective.given[3].windows = 5
+    model = learn(objective, batch_of(image, shares), 4)
+    untouched = objective.given[3].rate
+    assert isinstance(objective, Growing)
+    assert objective.do_later_work(model) == pytest.approx(0.5 / 5)
+    assert objective.given[3].rate is not untouched

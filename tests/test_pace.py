@@ -13,6 +13,7 @@ from napari_medseg._types import finish
 from napari_medseg.io.pairs import gather
 from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.goals import ClassGoal
+from napari_medseg.training.noisy import spatial_noise
 from napari_medseg.training.pace import FEWEST, affordable_steps
 from napari_medseg.training.whole import WholeStudy, study_of
 
@@ -47,6 +48,14 @@ def test_steps_fit_into_the_minutes() -> None:
 def test_there_are_never_more_than_asked_for_nor_none() -> None:
     assert affordable_steps(study(9.0), 1e6) == 400
     assert affordable_steps(study(9.0), 0.0) == FEWEST
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_comes_later_in_a_training_is_planned_for() -> None:
+    plain = affordable_steps(study(9.0), 3.0)
+    slower = study(9.0)
+    slower.objective = spatial_noise
+    assert FEWEST < affordable_steps(slower, 3.0) < plain
 
 
 @pytest.mark.usefixtures("clock")

@@ -170,6 +170,20 @@ def test_resumed_run_is_as_if_never_interrupted(steps: int, tmp_path: Path) -> N
     assert [entry["step"] for entry in result.history] == [0, 5, 10, 12]
 
 
+def test_run_that_the_user_stopped_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    whole = Toy()
+    expected = run(whole, config())
+    path = tmp_path / "checkpoint.safetensors"
+    asked: Iterator[bool] = iter([*[False] * 7, True])
+    stopped = run(Toy(), config(), checkpoint=path, stop=lambda: next(asked))
+    assert stopped.stopped == "cancelled"
+    # what it leaves is measured where it was stopped
+    assert [entry["step"] for entry in stopped.history] == [0, 5, 7]
+    resumed = Toy()
+    assert run(resumed, config(), checkpoint=path) == expected
+    assert same(weights(resumed), weights(whole))
+
+
 class Counting(Regression):
     """Learns something of its own: the sum of the losses so far."""
 

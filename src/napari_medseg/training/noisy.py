@@ -202,7 +202,18 @@ class SpatialNoise:
             given = self.given[number]
             given.seen += 1
             if given.seen % given.windows == 0:
-                given.refine(ask(self.predict, model, number), self.config.steps)
+                self._follow(model, number)
+
+    def do_later_work(self, model: nn.Module) -> float:
+        """Let the field of an image follow; return how many do so in a step."""
+        self._follow(model, self._seen[0])
+        share = sum(1 / self.given[number].windows for number in self._seen)
+        return share * (1.0 - self.config.wait)
+
+    def _follow(self, model: nn.Module, number: int) -> None:
+        """Let the field of an image take steps."""
+        probabilities = ask(self.predict, model, number)
+        self.given[number].refine(probabilities, self.config.steps)
 
     def state(self) -> dict[str, Tensor]:
         """Return the fields, for a checkpoint."""

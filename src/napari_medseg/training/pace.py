@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from napari_medseg.training.trainer import FitConfig, fit
+from napari_medseg.training.trainer import FitConfig, Growing, fit
 
 if TYPE_CHECKING:
     from napari_medseg.training.study import AnyStudy
@@ -49,6 +49,10 @@ def affordable_steps(study: AnyStudy, minutes: float) -> int:
     for _ in fit(model, objective, study.batches(training), config):
         times.append(time.monotonic())
     step = (times[-1] - times[0]) / TIMED
+    if isinstance(objective, Growing):
+        began = time.monotonic()
+        often = objective.do_later_work(model)
+        step += often * (time.monotonic() - began)
     measuring = 0.0
     if split is not None:
         began = time.monotonic()

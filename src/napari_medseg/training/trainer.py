@@ -91,6 +91,15 @@ class Stateful(Protocol):
         ...
 
 
+@runtime_checkable
+class Growing(Protocol):
+    """An objective whose later steps do more than its first."""
+
+    def do_later_work(self, model: nn.Module) -> float:
+        """Do once what is added later, after a step; return how often a step has it."""
+        ...
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """Settings of the loop."""
@@ -282,9 +291,10 @@ class _Run:
                     self._save()
                 yield Progress(result.steps, self.last_step, "training", figures)
             result.stopped = reason
-            self._measure(evaluate)
         finally:
             self._save()
+        # where it happened to be stopped is no step that a resumed run would measure
+        self._measure(evaluate)
         if self.best:
             load_snapshot(self.model, self.best)
 
