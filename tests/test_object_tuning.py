@@ -58,10 +58,14 @@ def test_parts_of_objects() -> None:
     assert not parts_of(np.zeros((5, 5), np.int32), 2.0).any()
 
 
-def test_thin_objects_have_an_interior() -> None:
+@pytest.mark.parametrize("thickness", [1, 2, 3, 7])
+def test_thin_objects_have_an_interior(thickness: int) -> None:
     ids = np.zeros((SIZE, SIZE), np.int32)
-    ids[20:27, 5:60] = 1
-    assert (parts_of(ids, 50.0) == INTERIOR).any()
+    ids[20 : 20 + thickness, 5:60] = 1
+    ids[40:60, 5:60] = 2  # a thick one changes nothing for it
+    parts = parts_of(ids, 50.0)
+    assert (parts[ids == 1] == INTERIOR).any()
+    assert (parts[ids == 2] == BORDER).any()
 
 
 def test_the_edge_of_the_image_is_no_border() -> None:

@@ -197,7 +197,8 @@ def parts_of(ids: LabelArray, border: float) -> LabelArray:
         ``int32 (Y, X)``, 0 background, each object an id.
     border : float
         Width of the border inside each object, in pixels. An object too thin for it
-        has an interior all the same: the deeper half of its pixels.
+        has an interior all the same: the deeper half of its pixels, or all of them
+        where none lies deeper than another.
 
     Returns
     -------
@@ -212,6 +213,7 @@ def parts_of(ids: LabelArray, border: float) -> LabelArray:
     deepest = np.zeros(int(ids.max(initial=0)) + 1)
     np.maximum.at(deepest, ids.ravel(), depth.ravel())
     enough = np.minimum(border, DEEPEST_SHARE * deepest[ids])
-    parts: LabelArray = np.where(depth > enough, INTERIOR, BORDER).astype(np.int32)
+    deep = (depth > enough) | (deepest[ids] == 0)
+    parts: LabelArray = np.where(deep, INTERIOR, BORDER).astype(np.int32)
     parts[~inside] = 0
     return parts
