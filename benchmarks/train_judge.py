@@ -117,9 +117,10 @@ def ask(
     """Ask once: what is offered, small enough to keep, and the mask that is best."""
     asked = as_asked(prompt)
     found = view.offered(asked, prompt.extent)
-    row = packed(view.candidates(found, asked))
+    candidates = view.candidates(found, asked)
+    row = packed(candidates)
     row["iou"] = np.array([true_iou(each, truth) for each in found], np.float32)
-    best = max(found, key=lambda each: each.score)
+    best = view.ordered(found, candidates, candidates.rule, asked)[0]
     mask = np.zeros(truth.shape, bool)
     mask[best.look.box.slices] = best.in_image()
     return row, mask

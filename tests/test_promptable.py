@@ -239,7 +239,7 @@ def test_objects_are_asked_for_one_by_one(
         assert 1 <= len(groups) <= 2
         assert sum(len(objects.image) for objects in groups) <= 6
         for objects in groups:
-            rows = objects.rows(model, whole(batch))
+            rows = objects.rows(model.sam, whole(batch))
             assert rows.tokens.shape[:2] == objects.labels.shape
             assert rows.target.shape == (len(objects.image), SIZE // 2, SIZE // 2)
             for image, mask in zip(objects.image, objects.masks, strict=True):

@@ -141,8 +141,9 @@ def _facts(model: str) -> dict[str, Any]:
         "file": str(path) if path else None,
         "working_size": entry.working_size,
     }
-    if entry.judge is not None:
-        facts["judge"] = bundled.card(entry.judge)
+    for name, beside in (("clicks", entry.clicks), ("judge", entry.judge)):
+        if beside is not None:
+            facts[name] = bundled.card(beside)
     return facts | bundled.card(entry.weights)
 
 

@@ -14,6 +14,7 @@ from segment_anything.modeling import ImageEncoderViT
 from napari_medseg._types import WeightsError
 from napari_medseg.models import checkpoints, vit
 from napari_medseg.models import sam as sams
+from napari_medseg.models.click_decoder import load_click_decoder
 from napari_medseg.models.devices import compute_dtype
 from napari_medseg.models.embeddings import EmbeddingCache, signature
 from napari_medseg.models.fine_embedding import fine_embedding
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
     from torch import Tensor, nn
 
+    from napari_medseg.models.click_decoder import ClickDecoder
     from napari_medseg.models.judge import Judge
     from napari_medseg.models.registry import KnownSizes
 
@@ -65,6 +67,9 @@ class Backbone:
         Embeddings computed so far.
     sizes : KnownSizes, optional
         The sizes of objects it knows, if it does not know all.
+    clicks_file : str
+        The bundled file of the decoder that answers clicks and boxes, if one was
+        trained for these weights; else empty.
     judge_file : str
         The bundled file of what chooses among its masks, if that was trained for
         these weights; else empty.
@@ -79,6 +84,7 @@ class Backbone:
     licence: str
     cache: EmbeddingCache
     sizes: KnownSizes | None = None
+    clicks_file: str = ""
     judge_file: str = ""
     _light: ImageEncoderViT | None = field(default=None, init=False, repr=False)
 
@@ -136,6 +142,20 @@ class Backbone:
         Loaded when it is first asked for: what is tuned and applied needs none.
         """
         return load_judge(self.judge_file) if self.judge_file else None
+
+    @cached_property
+    def _clicks(self) -> ClickDecoder | None:
+        """What answers clicks and boxes, where the SAM itself does not."""
+        if not self.clicks_file:
+            return None
+        return load_click_decoder(self.clicks_file, self.sam)
+
+    def answering(self, device: torch.device) -> Sam | ClickDecoder:
+        """Return what has the prompt encoder and mask decoder for clicks and boxes."""
+        if self._clicks is None:
+            return self.on(device)
+        _bring(self._clicks, device)
+        return self._clicks
 
     def on(self, device: torch.device) -> Sam:
         """Return the network on a device; quick where it is there already."""
@@ -218,6 +238,7 @@ def load_backbone(name: str) -> Backbone:
         licence=entry.weights.licence if official else "LicenseRef-unspecified",
         cache=EmbeddingCache(weights_folder() / "embeddings" if slow else None),
         sizes=entry.sizes,
+        clicks_file=entry.clicks.name if official and entry.clicks else "",
         judge_file=entry.judge.name if official and entry.judge else "",
     )
 

@@ -77,6 +77,25 @@ def absent(name: str) -> WeightsError:
     )
 
 
+def damaged(name: str) -> WeightsError:
+    """Return the refusal for a file of the package that is not as it came.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file.
+
+    Returns
+    -------
+    WeightsError
+        To be raised.
+    """
+    return WeightsError(
+        f"{place(name)} is damaged, which comes with the plugin; install napari-medseg "
+        "again."
+    )
+
+
 def card(weights: WeightsFile) -> dict[str, Any]:
     """Return what the card beside bundled weights says: data, training, scores.
 

@@ -136,6 +136,39 @@ def _folded(parts: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def resampled(
+    masks: Tensor, candidates: Candidates, source: int, target: int
+) -> Tensor:
+    """Bring masks ``(N, GRID, GRID)`` of one look to the cells of another.
+
+    Parameters
+    ----------
+    masks : Tensor
+        In cells of the source.
+    candidates : Candidates
+        Where the looks lie.
+    source, target : int
+        The looks.
+
+    Returns
+    -------
+    Tensor
+        ``(N, GRID, GRID)``; 0 beyond the source's window.
+    """
+    if source == target:
+        return masks
+    size = masks.shape[-1]
+    ours, theirs = candidates.frames[target], candidates.frames[source]
+    middles = (torch.arange(size) + 0.5) * ours[2]
+    for axis in (0, 1):
+        at = ((ours[axis] + middles - theirs[axis]) / theirs[2]).floor().long()
+        there = ((at >= 0) & (at < size)).float()
+        shape = (-1, 1) if axis == 0 else (1, -1)
+        taken = masks.index_select(1 + axis, at.clamp(0, size - 1))
+        masks = taken * there.view(shape)
+    return masks
+
+
 def means(gist: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean embedding on masks, and in a seam round each.
 

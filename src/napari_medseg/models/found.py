@@ -185,7 +185,7 @@ def in_box(look: Look, sight: Sight, asked: Asked) -> list[Found]:
     list of Found
         Two, or none where there is but one colour.
     """
-    (left, top), (right, bottom) = _cells(look, asked)[-2:]
+    (left, top), (right, bottom) = cells_of(look, asked)[-2:]
     sides = parting.in_box(sight.soft, (top, left, bottom, right))
     return _by_colour(look, sides, asked, Edges((), ()))
 
@@ -213,12 +213,34 @@ def round_click(
     list of Found
         Two at most; fewer where there is but one colour.
     """
-    column, row = _cells(look, asked)[0]
+    column, row = cells_of(look, asked)[0]
     rows, columns = sight.soft.shape[1:]
     mask = coarsened(torch.from_numpy(likely.mask)[None], GRID)[0].numpy() > 0
     sides = parting.round_click(sight.soft, (row, column), mask[:rows, :columns])
     whole = Part(0, 0, look.framing.size)
     return _by_colour(look, sides, asked, Edges.of(look, whole, shape))
+
+
+def redrawn(found: Found, logits: Tensor, asked: Asked) -> Found:
+    """Return what was found with another outline.
+
+    Parameters
+    ----------
+    found : Found
+        A mask.
+    logits : Tensor
+        ``float32 (S, S)``, its new logits, which are changed.
+    asked : Asked
+        The prompt.
+
+    Returns
+    -------
+    Found
+        Of the same score; the part of the outline that was meant.
+    """
+    drawn = _on_image(found.look, logits[None])[0]
+    again = _judged(found.look, drawn, 0.0, found.said, asked, Edges((), ()))
+    return again._replace(score=found.score, parted=found.parted)
 
 
 def _by_colour(
@@ -227,7 +249,7 @@ def _by_colour(
     """Judge what colours drew as if SAM had drawn it."""
     size, found = look.framing.size, []
     for side in sides:
-        coarse = _in_window(side.logits)
+        coarse = in_window(side.logits)
         fine = functional.interpolate(
             coarse[None, None], (size, size), mode="bilinear"
         )[0]
@@ -238,8 +260,19 @@ def _by_colour(
     return found
 
 
-def _in_window(logits: FloatArray) -> Tensor:
-    """Return logits of cells in the image as those of the window, more at its edges."""
+def in_window(logits: FloatArray) -> Tensor:
+    """Return logits of cells in the image as those of the window.
+
+    Parameters
+    ----------
+    logits : ndarray
+        ``float32 (Y, X)``, of the cells that lie in the image as a whole.
+
+    Returns
+    -------
+    Tensor
+        ``float32 (GRID, GRID)``; beyond them those at their edge.
+    """
     missing = [(0, GRID - length) for length in logits.shape]
     return torch.from_numpy(np.pad(logits, missing, mode="edge"))
 
@@ -252,8 +285,21 @@ def _on_image(look: Look, logits: Tensor) -> Tensor:
     return logits
 
 
-def _cells(look: Look, asked: Asked) -> list[tuple[int, int]]:
-    """Return x and y of the points in cells of the window, nearest those inside."""
+def cells_of(look: Look, asked: Asked) -> list[tuple[int, int]]:
+    """Return x and y of a prompt's points in cells of a window.
+
+    Parameters
+    ----------
+    look : Look
+        The window.
+    asked : Asked
+        The prompt.
+
+    Returns
+    -------
+    list of tuple of int
+        The cells of the image that are nearest.
+    """
     cells = (look.to_window(asked.points) + 0.5) * (GRID / look.framing.size) - 0.5
     height, width = whole_cells(look)
     last = torch.tensor([width - 1, height - 1])

@@ -192,7 +192,7 @@ class InteractiveImage:
             window = framing.window(self.image, box)
             found = self.backbone.embed(window, self.device)
             embedding = found.float()[None].to(self.device)
-            sam, grid = self.backbone.on(self.device), embedding.shape[2:]
+            sam, grid = self.backbone.answering(self.device), embedding.shape[2:]
             with torch.inference_mode():
                 code = sams.position_code(
                     sam.prompt_encoder, (int(grid[0]), int(grid[1]))
@@ -205,7 +205,7 @@ class InteractiveImage:
     ) -> sams.Decoded:
         """Run prompt encoder and mask decoder, for some of the masks."""
         embedding, code = self._embedding(framing, box)
-        sam = self.backbone.on(self.device)
+        sam = self.backbone.answering(self.device)
         asked = as_asked(prompt)
         shift = torch.tensor([box.left, box.top], dtype=torch.float32)
         # from centres of the image's pixels to those of the working image

@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from napari_medseg._types import WeightsError
 from napari_medseg.models import bundled
 from napari_medseg.models.mask_features import NAMES, agreement, describe
 
@@ -188,8 +187,5 @@ def load_judge(name: str) -> Judge:
     try:
         judge.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise WeightsError(
-            f"{path} is damaged, which comes with the plugin; install napari-medseg "
-            "again."
-        ) from error
+        raise bundled.damaged(name) from error
     return judge.eval().requires_grad_(False)

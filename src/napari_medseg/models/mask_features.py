@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional
 
+from napari_medseg.models.candidates import resampled
 from napari_medseg.models.judging import stability
 from napari_medseg.models.mask_geometry import (
     corners_of,
@@ -135,7 +136,7 @@ def agreement(candidates: Candidates) -> Tensor:
         for second, other in enumerate(groups):
             if (float(cell[first]), first) > (float(cell[second]), second):
                 continue
-            seen = _resampled(masks[other], candidates, second, first)
+            seen = resampled(masks[other], candidates, second, first)
             shared = masks[one].flatten(1) @ seen.flatten(1).T * cell[first] ** 2
             rows, columns = one.nonzero()[:, 0], other.nonzero()[:, 0]
             both[rows[:, None], columns] = shared
@@ -144,24 +145,6 @@ def agreement(candidates: Candidates) -> Tensor:
     # on two grids an overlap may come out larger than a mask
     both = both.minimum(area[:, None]).minimum(area)
     return both / (area[:, None] + area - both).clamp(min=TINY)
-
-
-def _resampled(
-    masks: Tensor, candidates: Candidates, source: int, target: int
-) -> Tensor:
-    """Bring masks ``(N, h, w)`` of one look to the cells of another."""
-    if source == target:
-        return masks
-    size = masks.shape[-1]
-    ours, theirs = candidates.frames[target], candidates.frames[source]
-    middles = (torch.arange(size) + 0.5) * ours[2]
-    for axis in (0, 1):
-        at = ((ours[axis] + middles - theirs[axis]) / theirs[2]).floor().long()
-        there = ((at >= 0) & (at < size)).float()
-        shape = (-1, 1) if axis == 0 else (1, -1)
-        taken = masks.index_select(1 + axis, at.clamp(0, size - 1))
-        masks = taken * there.view(shape)
-    return masks
 
 
 def _by_sam(candidates: Candidates) -> list[Tensor]:

@@ -71,6 +71,9 @@ class SamEntry:
     sizes : KnownSizes, optional
         The sizes of objects it knows, for a SAM that does not know all of them and
         is quick enough to look several times.
+    clicks : WeightsFile, optional
+        A prompt encoder and mask decoder, made for the embeddings of these very
+        weights, that answers clicks and boxes in place of its own.
     judge : WeightsFile, optional
         A network, made for these very weights, that chooses among the masks of
         several looks.
@@ -85,6 +88,7 @@ class SamEntry:
     working_size: int
     width: int = 256
     sizes: KnownSizes | None = None
+    clicks: WeightsFile | None = None
     judge: WeightsFile | None = None
 
 
@@ -209,6 +213,7 @@ SAMS: Mapping[str, SamEntry] = MappingProxyType(
                 sides=(32, 64, 128),
                 zooms=((0.5, 256), (1.0, 512), (2.0, 256)),
             ),
+            clicks=_own("nano-clicks.safetensors"),
             judge=_own("nano-judge.safetensors"),
         ),
         "vit_b": SamEntry(

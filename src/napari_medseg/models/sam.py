@@ -228,6 +228,26 @@ def no_mask_embedding(prompt_encoder: PromptEncoder) -> Tensor:
     return weight.view(1, -1, 1, 1)
 
 
+def mask_embedding(prompt_encoder: PromptEncoder, masks: Tensor) -> Tensor:
+    """Return the dense embedding of masks that were drawn before.
+
+    Parameters
+    ----------
+    prompt_encoder : PromptEncoder
+        ``sam.prompt_encoder``.
+    masks : Tensor
+        ``bool (B, 4 * h, 4 * w)``, at the decoder's resolution.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 256, h, w)``.
+    """
+    signs = torch.where(masks, 1.0, -1.0).unsqueeze(1)
+    embedding: Tensor = prompt_encoder.mask_downscaling(signs)
+    return embedding
+
+
 def point_tokens(
     prompt_encoder: PromptEncoder, points: Tensor, labels: Tensor, size: tuple[int, int]
 ) -> Tensor:

@@ -36,6 +36,7 @@ from napari_medseg.models.looks import (
     looks_round,
 )
 from napari_medseg.models.parts import Part
+from napari_medseg.models.refining import refined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,16 +95,50 @@ class SizedView:
         Returns
         -------
         list of Found
-            Four masks of each look, and some that colours draw, the best first.
+            Four masks of each look, and some that colours draw, the best first. Where
+            more is known than one click, one that all of them make comes before them.
         """
         found = self.offered(asked, extent)
+        candidates = self.candidates(found, asked)
+        scores = candidates.rule
         if self.backbone.judge is not None:
-            scores = self.backbone.judge.scores(self.candidates(found, asked)).tolist()
-            found = [
-                each._replace(score=score)
-                for each, score in zip(found, scores, strict=True)
-            ]
-        return sorted(found, key=lambda each: -each.score)
+            scores = self.backbone.judge.scores(candidates)
+        return self.ordered(found, candidates, scores, asked)
+
+    def ordered(
+        self,
+        found: Sequence[Found],
+        candidates: Candidates,
+        scores: Tensor,
+        asked: Asked,
+    ) -> list[Found]:
+        """Put masks in order.
+
+        Parameters
+        ----------
+        found : sequence of Found
+            From `offered`.
+        candidates : Candidates
+            The same, in cells.
+        scores : Tensor
+            ``float32 (M,)``, what is expected of each.
+        asked : Asked
+            The prompt.
+
+        Returns
+        -------
+        list of Found
+            As `find` gives them, with these scores.
+        """
+        scored = [
+            each._replace(score=score)
+            for each, score in zip(found, scores.tolist(), strict=True)
+        ]
+        first = []
+        if not asked.single:
+            sight = self._sights[found[int(scores.argmax())].look]
+            first = [refined(scored, candidates, scores, sight, asked)]
+        return [*first, *sorted(scored, key=lambda each: -each.score)]
 
     def offered(self, asked: Asked, extent: Extent) -> list[Found]:
         """Return what `find` does, in the order of the looks."""
@@ -231,7 +266,8 @@ class SizedView:
         A window is the middle of a working image, as `nano` was trained on pieces of
         one: its position codes are those of that place.
         """
-        sam, canvas = self.backbone.on(self.device), self.backbone.working_size
+        sam = self.backbone.answering(self.device)
+        canvas = self.backbone.working_size
         points = torch.stack(
             [
                 look.to_window(asked.points) + (canvas - look.framing.size) // 2
@@ -261,8 +297,11 @@ class SizedView:
     def _code(self, size: int) -> Tensor:
         """Return the position code of the middle of a working image."""
         if size not in self._codes:
-            sam, canvas = self.backbone.sam, self.backbone.working_size
-            stride = sams.stride_of(sam)
+            sam = self.backbone.answering(self.device)
+            canvas, stride = (
+                self.backbone.working_size,
+                sams.stride_of(self.backbone.sam),
+            )
             start = (canvas - size) // 2 // stride
             part = slice(start, start + size // stride)
             grid = (canvas // stride, canvas // stride)

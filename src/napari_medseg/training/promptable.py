@@ -37,6 +37,7 @@ from napari_medseg.training.drawing import (
     target_maps,
     with_noise,
 )
+from napari_medseg.training.object_loss import mask_loss, object_loss
 from napari_medseg.training.single_objects import ObjectRows, draw_objects
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Promptable:
         for objects in groups:
             share = len(objects.image) / count
             corrected = self._corrected(scene, canvas, objects, generator)
-            object_loss, iou = scene.object_loss(corrected.rows(model, canvas))
+            object_loss, iou = scene.object_loss(corrected.rows(model.sam, canvas))
             loss = loss + PLACE_WEIGHT * share * object_loss
             for name, value in (("objects", object_loss), ("object_iou", iou)):
                 figures[name] = figures.get(name, 0.0) + share * value
@@ -181,7 +182,7 @@ class Promptable:
         times = torch.randint(0, self.config.corrections + 1, (1,), generator=generator)
         for _ in range(int(times)):
             with torch.no_grad():
-                decoded = scene.decode(objects.rows(scene.model, canvas))
+                decoded = scene.decode(objects.rows(scene.model.sam, canvas))
             objects = objects.corrected(decoded.masks[:, 0] > 0, generator)
         return objects
 
@@ -244,12 +245,10 @@ class _Scene(NamedTuple):
             sams.no_mask_embedding(sam.prompt_encoder),
         )
 
-    def mask_loss(self, decoded: sams.Decoded, rows: Rows, mask: int = 0) -> Tensor:
-        """Return binary cross-entropy plus Dice of one mask of each row, ``(R,)``."""
-        logits, weight = decoded.masks[:, mask].float(), self.maps.valid[rows.image]
-        return losses.binary_cross_entropy(
-            logits, rows.target, weight
-        ) + losses.binary_dice(logits, rows.target, weight)
+    def mask_loss(self, decoded: sams.Decoded, rows: Rows) -> Tensor:
+        """Return the loss of the first mask of each row, ``(R,)``."""
+        weight = self.maps.valid[rows.image]
+        return mask_loss(decoded.masks[:, 0], rows.target, weight)
 
     def readout_loss(self, decoded: sams.Decoded, rows: Rows) -> Tensor:
         """Read every basis map off the upscaled features of one row an image."""
@@ -260,23 +259,9 @@ class _Scene(NamedTuple):
         )
 
     def object_loss(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Train all four masks and the predicted IoU on single objects.
-
-        Returns the loss and the mean IoU of the first mask.
-        """
-        decoded = self.decode(rows)
-        each = torch.stack(
-            [self.mask_loss(decoded, rows, mask) for mask in range(4)], dim=1
-        )
-        with torch.no_grad():
-            weight = self.maps.valid[rows.image]
-            predicted = (decoded.masks > 0) & (weight > 0).unsqueeze(1)
-            truth = (rows.target > 0.5).unsqueeze(1)
-            overlap = (predicted & truth).sum(dim=(2, 3))
-            iou = overlap / (predicted | truth).sum(dim=(2, 3)).clamp(min=1)
-        quality = functional.mse_loss(decoded.iou.float(), iou.float())
-        loss = each[:, 0] + 0.5 * each[:, 1:].min(dim=1).values
-        return loss.mean() + quality, iou[:, 0].mean()
+        """Return the loss of single objects, and the mean IoU of the first mask."""
+        weight = self.maps.valid[rows.image]
+        return object_loss(self.decode(rows), rows.target, weight)
 
 
 class DenseWarmUp:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,7 +15,11 @@ from napari_medseg.models import sam as sams
 from napari_medseg.training.drawing import Canvas, Rows
 
 if TYPE_CHECKING:
-    from napari_medseg.training.promptable import PromptableBatch, PromptableModel
+    from collections.abc import Callable
+
+    from segment_anything.modeling import Sam
+
+    from napari_medseg.training.promptable import PromptableBatch
 
 SMALLEST_OBJECT = 40
 """Pixels of the smallest object that is asked for by itself."""
@@ -47,10 +54,39 @@ def sample_points(
     rows, height, width = masks.shape
     scores = torch.rand(rows, height * width, generator=generator).to(masks.device)
     score, index = (scores * masks.flatten(1)).topk(count, dim=1)
+    return score > 0, _places(index, masks, size)
+
+
+def _places(index: Tensor, masks: Tensor, size: int) -> Tensor:
+    """Return x and y of pixels that are numbered row by row."""
+    width = masks.shape[-1]
     scale = size / width
     x = ((index % width) + 0.5) * scale - 0.5
     y = ((index // width) + 0.5) * scale - 0.5
-    return score > 0, torch.stack([x, y], dim=2)
+    return torch.stack([x, y], dim=2)
+
+
+def sample_middles(
+    masks: Tensor, count: int, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw points where people click: far from the edge of the largest part.
+
+    Parameters and results are those of `sample_points`; the points of a mask differ
+    little.
+    """
+    flat = np.pad(masks.cpu().numpy(), [(0, 0), (1, 1), (1, 1)])
+    depth = torch.from_numpy(
+        np.stack([ndimage.distance_transform_edt(mask) for mask in flat])
+    )[:, 1:-1, 1:-1]
+    chance = 0.5 + 0.5 * torch.rand(depth.shape, generator=generator)
+    score, index = (depth * chance).flatten(1).topk(count, dim=1)
+    return (score > 0).to(masks.device), _places(index.to(masks.device), masks, size)
+
+
+Sample: TypeAlias = (
+    "Callable[[Tensor, int, int, torch.Generator], tuple[Tensor, Tensor]]"
+)
+"""How points are drawn, such as `sample_points`."""
 
 
 class ObjectRows(NamedTuple):
@@ -71,14 +107,19 @@ class ObjectRows(NamedTuple):
     points: Tensor
     labels: Tensor
 
-    def rows(self, model: PromptableModel, canvas: Canvas) -> Rows:
+    def rows(self, sam: Sam, canvas: Canvas) -> Rows:
         """Return targets and tokens."""
-        shrink = sams.stride_of(model.sam) // 4
+        shrink = sams.stride_of(sam) // 4
         target = functional.avg_pool2d(self.masks.float().unsqueeze(1), shrink)[:, 0]
-        tokens = canvas.tokens(model.sam, self.image, self.points, self.labels)
+        tokens = canvas.tokens(sam, self.image, self.points, self.labels)
         return Rows(self.image, tokens, target)
 
-    def corrected(self, found: Tensor, generator: torch.Generator) -> ObjectRows:
+    def corrected(
+        self,
+        found: Tensor,
+        generator: torch.Generator,
+        sample: Sample = sample_points,
+    ) -> ObjectRows:
         """Add a click where the mask that was found is wrong, as SAM is trained.
 
         Parameters
@@ -87,6 +128,8 @@ class ObjectRows(NamedTuple):
             ``bool (R, h, w)``, at the decoder's resolution.
         generator : torch.Generator
             Source of randomness.
+        sample : callable
+            How the click is drawn.
 
         Returns
         -------
@@ -97,7 +140,7 @@ class ObjectRows(NamedTuple):
         side = self.masks.shape[-1]
         whole = functional.interpolate(found.float().unsqueeze(1), size=(side, side))
         wrong = (whole[:, 0] > 0.5) != self.masks
-        there, point = sample_points(wrong, 1, side, generator)
+        there, point = sample(wrong, 1, side, generator)
         x, y = (point[:, 0] + 0.5).long().unbind(dim=1)
         rows = torch.arange(len(self.masks), device=self.masks.device)
         missed = self.masks[rows, y.clamp(0, side - 1), x.clamp(0, side - 1)]
@@ -110,7 +153,10 @@ class ObjectRows(NamedTuple):
 
 
 def draw_objects(
-    batch: PromptableBatch, count: int, generator: torch.Generator
+    batch: PromptableBatch,
+    count: int,
+    generator: torch.Generator,
+    sample: Sample = sample_points,
 ) -> list[ObjectRows]:
     """Draw single objects, some with a click or a box, some to be corrected.
 
@@ -122,6 +168,8 @@ def draw_objects(
         Objects an image.
     generator : torch.Generator
         Source of randomness.
+    sample : callable
+        How single clicks are drawn.
 
     Returns
     -------
@@ -132,7 +180,8 @@ def draw_objects(
     image, masks = _draw_objects(batch, count, generator)
     several = torch.rand(len(image), generator=generator) < SEVERAL_SHARE
     groups = []
-    for use, draw in ((~several, _click_or_box), (several, _several_clicks)):
+    single = partial(_click_or_box, sample=sample)
+    for use, draw in ((~several, single), (several, _several_clicks)):
         pick = use.to(image.device)
         if use.any():
             points, labels = draw(masks[pick], generator)
@@ -155,10 +204,12 @@ def _draw_objects(
     return torch.tensor(image, device=batch.ids.device), torch.cat(masks)
 
 
-def _click_or_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _click_or_box(
+    masks: Tensor, generator: torch.Generator, sample: Sample
+) -> tuple[Tensor, Tensor]:
     """Give each mask one click and a padding point, or the two corners of a box."""
     rows, _, size = masks.shape
-    _, click = sample_points(masks, 1, size, generator)
+    _, click = sample(masks, 1, size, generator)
     clicks = torch.cat([click, torch.zeros_like(click)], dim=1)
     boxes = jittered_boxes(masks, generator)
     is_box = (torch.rand(rows, generator=generator) < 0.5).to(masks.device)
