@@ -14,15 +14,13 @@ from napari_medseg.models.backbone import Backbone, load_backbone
 from napari_medseg.models.candidates import GRID
 from napari_medseg.models.clicks import Prompt
 from napari_medseg.models.interactive import InteractiveImage
-from napari_medseg.models.refining import SHARPNESS, mean_mask
+from napari_medseg.models.refining import mean_mask
 
 
-def test_the_mean_counts_likelier_masks_more_wherever_they_were_seen() -> None:
+def test_the_mean_counts_masks_by_their_weight_wherever_they_were_seen() -> None:
     some = candidates()
-    scores = torch.linspace(0, 1, 8)
-    found = mean_mask(some, scores, 0)
-    weight = np.exp(SHARPNESS * scores.numpy())
-    weight /= weight.sum()
+    weight = torch.linspace(0, 2, 8).softmax(dim=0)
+    found = mean_mask(some, weight, 0)
     # a cell of the first look, and where it lies in the second
     row, column = 40, 12
     (top, left, cell), (other_top, other_left, other_cell) = some.frames.tolist()
@@ -31,7 +29,7 @@ def test_the_mean_counts_likelier_masks_more_wherever_they_were_seen() -> None:
         int((left + (column + 0.5) * cell - other_left) / other_cell),
     )
     wanted = sum(
-        weight[index] * float(some.masks[index][(row, column) if index < 4 else place])
+        float(weight[index]) * float(some.masks[index][(row, column) if index < 4 else place])
         for index in range(8)
     )
     assert found.shape == (GRID, GRID)
