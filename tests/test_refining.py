@@ -28,9 +28,9 @@ def test_the_mean_counts_masks_by_their_weight_wherever_they_were_seen() -> None
         int((top + (row + 0.5) * cell - other_top) / other_cell),
         int((left + (column + 0.5) * cell - other_left) / other_cell),
     )
+    places = [(row, column)] * 4 + [place] * 4
     wanted = sum(
-        float(weight[index]) * float(some.masks[index][(row, column) if index < 4 else place])
-        for index in range(8)
+        float(weight[index] * some.masks[index][at]) for index, at in enumerate(places)
     )
     assert found.shape == (GRID, GRID)
     assert float(found[row, column]) == pytest.approx(wanted, abs=1e-5)
