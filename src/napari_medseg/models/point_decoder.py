@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
     from torch import Tensor
 
+    from napari_medseg.models.click_decoder import ClickDecoder
+
 
 class Answers(NamedTuple):
     """Masks: logits ``(N, 4h, 4w)``, and the IoU that SAM expects, ``(N,)``."""
@@ -33,8 +35,8 @@ class PointDecoder:
 
     Parameters
     ----------
-    sam : Sam
-        The network, on the device of the embedding.
+    sam : Sam or ClickDecoder
+        What has the prompt encoder and mask decoder, on the device of the embedding.
     embedding : Tensor
         ``(256, h, w)``, of one window.
     size : int
@@ -46,7 +48,7 @@ class PointDecoder:
 
     def __init__(
         self,
-        sam: Sam,
+        sam: Sam | ClickDecoder,
         embedding: Tensor,
         size: int,
         dtype: torch.dtype | None = None,
