@@ -6,8 +6,9 @@
 ``run`` leaves one domain out, trains on images of the others and measures Dice on the
 one left out: kinds of microscope of dsb2018 (fluorescence, bright field, stained
 tissue), and cell types of BU-BIL. Plain training, restyled features, varied appearance,
-and both: the same images, windows and steps. Which step is best is decided on held-out
-images of the domains trained on. What is done is not done again.
+both, shades along random curves, and all of it: the same images, windows and steps.
+Which step is best is decided on held-out images of the domains trained on. What is done
+is not done again.
 """
 
 from __future__ import annotations
@@ -49,10 +50,15 @@ REDUCTION = {"microscopes": 1, "cell types": 2}
 
 ARMS = {
     "plain": None,
-    "style": DomainConfig(below=0.0),
-    "appearance": DomainConfig(style=0.0),
-    "both": DomainConfig(),
+    "style": DomainConfig(below=0.0, curves=0.0),
+    "appearance": DomainConfig(style=0.0, curves=0.0),
+    "both": DomainConfig(curves=0.0),
+    "curves": DomainConfig(style=0.0, below=0.0),
+    "all": DomainConfig(),
 }
+
+UNSTYLED = ("plain", "appearance", "curves")
+"""What does without restyled features."""
 
 NETWORKS = {"med2d": Med2dTraining, "mamba": MambaTraining}
 
@@ -130,7 +136,7 @@ def one(
         # plain training draws its images at random, as it does by default
         domains="none" if arm == "plain" else "prefix",
     )
-    if network == "mamba" and arm in ("plain", "appearance"):
+    if network == "mamba" and arm in UNSTYLED:
         config = replace(config, style=0.0)
     began = time.process_time()
     learner = WholeNetwork(network_class(network), config)

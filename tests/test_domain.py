@@ -14,7 +14,7 @@ from napari_medseg import api
 from napari_medseg._types import InputError, finish
 from napari_medseg.io.pairs import Pair, gather
 from napari_medseg.models.sam import standardise, unstandardise
-from napari_medseg.models.style import AppearanceVariation
+from napari_medseg.models.style import AppearanceVariation, Shades, along_curves
 from napari_medseg.training.domain import (
     DomainConfig,
     Generalising,
@@ -59,7 +59,7 @@ def batch(count: int = 4, channels: int = 1, size: int = 8) -> LabelledBatch:
 def generalising(
     channels: int = 1, where: Sequence[str] = (), **parts: float
 ) -> Generalising:
-    config = DomainConfig(**{"style": 0.0, "below": 0.0, **parts})
+    config = DomainConfig(**{"style": 0.0, "below": 0.0, "curves": 0.0, **parts})
     return Generalising(config, LossConfig(), channels, where)
 
 
@@ -96,6 +96,66 @@ def test_what_varies_the_appearance_is_trained_along() -> None:
     objective.step(model, batch())[0].backward()
     assert objective.appearance.first.weight.grad is not None
     assert objective.appearance.first.weight.grad.any()
+
+
+def test_the_model_is_to_say_the_same_of_other_shades() -> None:
+    model, given = Small(), batch()
+    objective = generalising(curves=1.0, consistency=0.1)
+    torch.manual_seed(3)
+    found, figures = objective.step(model, given)
+    torch.manual_seed(3)
+    varied = standardise(Shades(1.0)(unstandardise(given.inputs)))
+    apart = ((model(given.inputs) - model(varied)) ** 2).mean()
+    assert apart > 0
+    torch.testing.assert_close(figures["apart"], apart)
+    plain = Supervised()
+    both = [
+        plain.step(model, given._replace(inputs=each))[0]
+        for each in (given.inputs, varied)
+    ]
+    torch.testing.assert_close(found, 0.5 * sum(both) + 0.1 * apart)
+
+
+def test_curves_are_those_of_bezier() -> None:
+    generator = torch.Generator().manual_seed(2)
+    controls = torch.rand(3, 2, 2, generator=generator)
+    values = torch.rand(3, 2, 5, 7, generator=generator)
+    found = along_curves(values, controls)
+    at = np.linspace(0, 1, 100_001)
+    for index in range(3):
+        (x1, y1), (x2, y2) = np.sort(controls[index].numpy(), axis=0)
+        across, up = (
+            3 * (1 - at) ** 2 * at * one + 3 * (1 - at) * at**2 * two + at**3
+            for one, two in ((x1, x2), (y1, y2))
+        )
+        wanted = np.interp(values[index].numpy(), across, up)
+        np.testing.assert_allclose(found[index].numpy(), wanted, atol=2e-3)
+
+
+def test_curves_rise_from_black_to_white() -> None:
+    controls = torch.rand(8, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = along_curves(torch.linspace(0, 1, 50).expand(8, -1), controls)
+    assert (found.diff(dim=1) >= 0).all()
+    torch.testing.assert_close(found[:, 0], torch.zeros(8))
+    torch.testing.assert_close(found[:, -1], torch.ones(8))
+
+
+def test_the_corners_themselves_can_be_control_points() -> None:
+    step = torch.tensor([[[0.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 1.0]]])
+    found = along_curves(torch.linspace(0, 1, 9).expand(2, -1), step)
+    assert found.isfinite().all()
+    assert (found.diff(dim=1) >= 0).all()
+
+
+def test_bright_becomes_dark_for_some_images_and_only_in_training() -> None:
+    ramp = torch.linspace(0, 1, 20).view(1, 1, 4, 5).expand(40, 3, 4, 5)
+    torch.manual_seed(0)
+    shades = Shades()
+    ends = shades(ramp)[:, 0].flatten(1)
+    falling = ends[:, 0] > ends[:, -1]
+    assert 8 < int(falling.sum()) < 32
+    assert torch.equal(shades.eval()(ramp), ramp)
+    assert torch.equal(Shades(applied=0.0)(ramp), ramp)
 
 
 def test_its_state_goes_round() -> None:

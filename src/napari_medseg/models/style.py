@@ -2,8 +2,10 @@
 
 From Mamba-Sea (IEEE TMI 2025, arXiv 2504.17515): `SequenceStyle` changes the style of
 features along a run of a sequence (local sequence-wise style augmentation), and
-`AppearanceVariation` the appearance of whole images. Both act in training mode and on
-batches alone: in use nothing is random.
+`AppearanceVariation` the appearance of whole images. Both act on batches alone.
+`Shades` sends grey values through random curves (Zhou et al., "Models Genesis",
+MICCAI 2019), of which some fall, as objects that are dark in one microscope are bright
+in another. All act in training mode: in use nothing is random.
 """
 
 from __future__ import annotations
@@ -16,6 +18,12 @@ SHARE = 0.75
 
 APPLIED = 0.9
 """How often anything is changed at all."""
+
+FALLING = 0.5
+"""How many of the curves of shades fall: bright becomes dark."""
+
+STEPS = 128
+"""Pieces of a straight line that stand for a curve."""
 
 EPSILON = 1e-6
 """Added to variances before their root is taken."""
@@ -135,3 +143,63 @@ class AppearanceVariation(nn.Module):
         dark = images.mean(dim=1, keepdim=True) < self.below
         chosen = torch.rand(len(images), 1, 1, 1).to(images) < self.applied
         return torch.where(dark & chosen, varied, images)
+
+
+class Shades(nn.Module):
+    """Sends the shades of images through random curves, one an image.
+
+    Parameters
+    ----------
+    applied : float
+        How often an image is changed.
+    falling : float
+        How many of the curves fall.
+    """
+
+    def __init__(self, applied: float = 1.0, falling: float = FALLING) -> None:
+        super().__init__()
+        self.applied = applied
+        self.falling = falling
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Change images ``(B, C, H, W)`` in [0, 1], in training mode."""
+        if not self.training:
+            return images
+        count = len(images)
+        falls = torch.rand(count, 1, 1, 1) < self.falling
+        chosen = torch.rand(count, 1, 1, 1) < self.applied
+        turned = torch.where(falls.to(images.device), 1 - images, images)
+        varied = along_curves(turned, torch.rand(count, 2, 2).to(images))
+        return torch.where(chosen.to(images.device), varied, images)
+
+
+def along_curves(values: Tensor, controls: Tensor) -> Tensor:
+    """Send values through rising Bézier curves from (0, 0) to (1, 1).
+
+    Parameters
+    ----------
+    values : Tensor
+        ``float (B, ...)`` in [0, 1].
+    controls : Tensor
+        ``float (B, 2, 2)`` in [0, 1]: of each curve two control points, x and y. Their
+        coordinates are put in order, so that a curve rises.
+
+    Returns
+    -------
+    Tensor
+        As ``values``.
+    """
+    first, second = controls.sort(dim=1).values.unbind(dim=1)
+    at = torch.linspace(0, 1, STEPS + 1).to(values)[:, None]
+    rest = 1 - at
+    # (B, STEPS + 1, 2)
+    points = (
+        3 * rest**2 * at * first[:, None] + 3 * rest * at**2 * second[:, None] + at**3
+    )
+    across, up = (each.contiguous() for each in points.unbind(dim=2))
+    flat = values.flatten(1).contiguous()
+    right = torch.searchsorted(across, flat).clamp(1, STEPS)
+    low, high = across.gather(1, right - 1), across.gather(1, right)
+    share = ((flat - low) / (high - low).clamp(min=EPSILON)).clamp(0, 1)
+    found = torch.lerp(up.gather(1, right - 1), up.gather(1, right), share)
+    return found.view_as(values)

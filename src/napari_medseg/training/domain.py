@@ -4,8 +4,9 @@ After Mamba-Sea (IEEE TMI 2025, arXiv 2504.17515): batches mix the domains evenl
 features are restyled by what the batch shows of other styles; networks also see each
 window with another appearance, and are to say the same of both. The paper trains two
 networks, of which the second sees the varied images; here one network sees both, at
-half the memory. Which step is best is decided on held-out images of the annotated
-domains alone.
+half the memory. Not of the paper are the curves that shades follow, without which
+objects that were dark wherever they were annotated are not found where they are
+bright. Which step is best is decided on held-out images of the annotated domains alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn import functional
 
 from napari_medseg._config import check, setting
 from napari_medseg.models.sam import standardise, unstandardise
-from napari_medseg.models.style import AppearanceVariation, FeatureStyle
+from napari_medseg.models.style import AppearanceVariation, FeatureStyle, Shades
 from napari_medseg.training.supervised import LossConfig, Supervised
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from napari_medseg.training.supervised import LabelledBatch
 
 
+CURVES = 0.8
+"""How often shades follow a random curve."""
+
+
 @dataclass(frozen=True)
 class DomainConfig:
     """What is done so that other domains are met; each part can be left out."""
@@ -41,6 +46,9 @@ class DomainConfig:
     )
     below: float = setting(
         0.4, "Brightness below which the appearance varies; 0 for none.", ge=0, le=1
+    )
+    curves: float = setting(
+        CURVES, "How often shades follow a random curve; 0 for never.", ge=0, le=1
     )
     consistency: float = setting(
         0.1, "Weight of saying the same of both appearances.", ge=0.0
@@ -81,6 +89,7 @@ class Generalising:
         self.where = tuple(where)
         self.takes_embeddings = channels == 0
         self.style = FeatureStyle(config.style)
+        self.shades = Shades(config.curves) if channels and config.curves else None
         self.appearance: AppearanceVariation | None = None
         if channels and config.below:
             with torch.random.fork_rng(devices=[]):
@@ -106,9 +115,13 @@ class Generalising:
         recorded = _Recorded(model)
         with restyling(model, self.where, self.style):
             loss, figures = self.plain.step(recorded, batch)
-            if self.appearance is None or len(batch.inputs) < 2:
+            variations = [each for each in (self.shades, self.appearance) if each]
+            if not variations or len(batch.inputs) < 2:
                 return loss, figures
-            varied = standardise(self.appearance(unstandardise(batch.inputs)))
+            varied = unstandardise(batch.inputs)
+            for variation in variations:
+                varied = variation(varied)
+            varied = standardise(varied)
             other, _ = self.plain.step(recorded, batch._replace(inputs=varied))
         first, second = (logits.float() for logits in recorded.logits)
         apart = functional.mse_loss(first, second)
