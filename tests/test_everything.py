@@ -17,8 +17,7 @@ from napari_medseg.instances import ClassConfig, ObjectConfig, labels_of
 from napari_medseg.io.images import read_annotation, read_image
 from napari_medseg.matching import average_precision
 from napari_medseg.models import everything
-from napari_medseg.models.backbone import Backbone, load_backbone
-from napari_medseg.models.click_decoder import ClickDecoder
+from napari_medseg.models.backbone import Backbone
 from napari_medseg.models.embeddings import EmbeddingCache
 from napari_medseg.models.everything import (
     Everything,
@@ -374,27 +373,6 @@ def test_the_identity_tells_weights_and_settings(backbone: Backbone) -> None:
         Everything(other, ALL).identity,
     }
     assert len(identities) == 3
-
-
-def test_the_decoder_for_clicks_is_asked_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = []
-
-    class Decoder(everything.PointDecoder):
-        def __init__(self, sam: Any, *others: Any) -> None:
-            asked.append(sam)
-            super().__init__(sam, *others)
-
-    monkeypatch.setattr(everything, "PointDecoder", Decoder)
-    backbone = load_backbone("nano")
-    alone = replace(backbone, clicks_file="")
-    image = picture(64, 64)
-    for each in (backbone, alone):
-        finish(find_everything(image, each, replace(SURE, points_per_side=1), "cpu"))
-    assert isinstance(asked[0], ClickDecoder)
-    assert asked[1] is alone.sam
-    assert Everything(backbone, SURE).identity != Everything(alone, SURE).identity
 
 
 def test_the_settings_suit_the_sam(tmp_path: Path) -> None:

@@ -157,13 +157,6 @@ class Backbone:
         _bring(self._clicks, device)
         return self._clicks
 
-    @cached_property
-    def answers_digest(self) -> str:
-        """SHA-256 of the weights that `answering` gives, or of the SAM they are of."""
-        if self._clicks is None:
-            return self.digest
-        return checkpoints.weights_digest(self._clicks.state_dict())
-
     def on(self, device: torch.device) -> Sam:
         """Return the network on a device; quick where it is there already."""
         _bring(self.sam, device)

@@ -203,11 +203,11 @@ def _search(
     done, total = 0, sum(map(len, grids))
     yield Progress(done, total, "SAM is looking at the image")
     found: list[_Found] = []
-    asked = backbone.answering(device)
+    backbone.sam.to(device)
     for view, grid in zip(views, grids, strict=True):
         window = view.framing.window(image, view.box)
         embedding = backbone.embed(window, device).float().to(device)
-        decoder = PointDecoder(asked, embedding, view.framing.size)
+        decoder = PointDecoder(backbone.sam, embedding, view.framing.size)
         parts = []
         for points in grid:
             answers = _asked(decoder, points, config.pred_iou)
@@ -266,12 +266,8 @@ class Everything:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the weights' hashes and the settings."""
-        settings = {
-            "everything": to_dict(self.config),
-            "sam": self.backbone.digest,
-            "asked": self.backbone.answers_digest,
-        }
+        """SHA-256 of the weights' hash and the settings."""
+        settings = {"everything": to_dict(self.config), "sam": self.backbone.digest}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def predict(self, image: FloatArray) -> Prediction:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
     from torch import Tensor
 
-    from napari_medseg.models.click_decoder import ClickDecoder
-
 
 class Answers(NamedTuple):
     """Masks: logits ``(N, 4h, 4w)``, and the IoU that SAM expects, ``(N,)``."""
@@ -35,8 +33,8 @@ class PointDecoder:
 
     Parameters
     ----------
-    sam : Sam or ClickDecoder
-        What has the prompt encoder and mask decoder, on the device of the embedding.
+    sam : Sam
+        The network, on the device of the embedding.
     embedding : Tensor
         ``(256, h, w)``, of one window.
     size : int
@@ -48,7 +46,7 @@ class PointDecoder:
 
     def __init__(
         self,
-        sam: Sam | ClickDecoder,
+        sam: Sam,
         embedding: Tensor,
         size: int,
         dtype: torch.dtype | None = None,
