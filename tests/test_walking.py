@@ -54,6 +54,16 @@ def test_the_system_is_that_of_the_paper(trust: float) -> None:
     assert np.abs(found - wanted).mean() < walking.EXACT
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (2, 1), (2, 2)])
+def test_images_of_a_row_or_a_column_are_walked_too(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.normal(size=(3, *shape)).astype(np.float32)
+    prior = rng.uniform(size=shape).astype(np.float32)
+    holds = [(0, 0, True)]
+    wanted = [[1.0]] if shape == (1, 1) else dense(picture, prior, 1.0, holds)
+    np.testing.assert_allclose(walk(picture, prior, 1.0, holds), wanted, atol=0.05)
+
+
 def scene() -> np.ndarray:
     """Return two bright squares on dark, with a little noise."""
     picture = np.random.default_rng(1).normal(0, 0.02, (3, 40, 60)).astype(np.float32)

@@ -89,7 +89,8 @@ def _passages(picture: FloatArray) -> tuple[Doubles, Doubles]:
         np.square(np.diff(picture, axis=axis), dtype=np.float64).sum(axis=0)
         for axis in (1, 2)
     ]
-    mean = np.concatenate([each.ravel() for each in contrasts]).mean()
+    pairs = sum(each.size for each in contrasts)
+    mean = sum(each.sum() for each in contrasts) / max(pairs, 1)
     down, across = (
         np.exp(-STEEPNESS * each / (mean or 1.0)) + PASSING for each in contrasts
     )
@@ -106,11 +107,12 @@ def _degrees(down: Doubles, across: Doubles) -> Doubles:
 
 def _system(diagonal: Doubles, down: Doubles, across: Doubles) -> sparse.dia_array:
     """Return the matrix of the system, of which five diagonals are not 0."""
-    width = diagonal.shape[1]
     # the last pixel of a row has no neighbour in the next
     beside = -np.pad(across, [(0, 0), (0, 1)]).ravel()[:-1]
-    below = -down.ravel()
+    # of one column the pixel below is the next one, and nothing is beside
+    neighbours = {1: beside, diagonal.shape[1]: -down.ravel()}
     return sparse.diags_array(
-        [diagonal.ravel(), beside, beside, below, below],
-        offsets=[0, 1, -1, width, -width],
+        [diagonal.ravel(), *neighbours.values(), *neighbours.values()],
+        offsets=[0, *neighbours, *(-far for far in neighbours)],
+        shape=(diagonal.size, diagonal.size),
     )
