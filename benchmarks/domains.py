@@ -32,12 +32,13 @@ from napari_medseg.io.pairs import Pairs
 from napari_medseg.models.networks import network_class
 from napari_medseg.training.baseline import better_otsu
 from napari_medseg.training.conduct import Conduct
-from napari_medseg.training.domain import DomainConfig, Generalising
+from napari_medseg.training.domain import DomainConfig, other_domains
 from napari_medseg.training.goals import ClassGoal
 from napari_medseg.training.learners import WholeNetwork
 from napari_medseg.training.network_training import MambaTraining, Med2dTraining
+from napari_medseg.training.prompt_tuning import PromptTuning
 from napari_medseg.training.study import AnyStudy, Study, supervised
-from napari_medseg.training.supervised import LossConfig
+from napari_medseg.training.tuning import study_of as prompt_study_of
 
 TASKS = {
     "microscopes": (DataSet("dsb2018_nuclei", instances=True), ("fluo", "bf", "histo")),
@@ -59,6 +60,9 @@ ARMS = {
 
 UNSTYLED = ("plain", "appearance", "curves")
 """What does without restyled features."""
+
+OF_IMAGES = ("appearance", "both")
+"""What PTSAM does without, as it learns from embeddings."""
 
 NETWORKS = {"med2d": Med2dTraining, "mamba": MambaTraining}
 
@@ -93,7 +97,7 @@ def run(
     out = out or (QUICK_RESULTS if quick else RESULTS)
     out.parent.mkdir(parents=True, exist_ok=True)
     done = {tuple(row[name] for name in KEYS) for row in read(out)}
-    wanted = networks.split(",") if networks else list(NETWORKS)
+    wanted = networks.split(",") if networks else ["ptsam", *NETWORKS]
     plan = product(
         range(1 if quick else SEEDS),
         ["med2d"] if quick else wanted,
@@ -104,7 +108,7 @@ def run(
     for seed, network, task, left_out, arm in plan:
         domain = TASKS[task][1][left_out]
         key = (seed, network, task, domain, arm)
-        if key in done:
+        if key in done or (network == "ptsam" and arm in OF_IMAGES):
             continue
         steps = QUICK_STEPS if quick else STEPS
         row = dict(zip(KEYS, key, strict=True)) | one(data, *key, steps)
@@ -127,21 +131,8 @@ def one(
     test = drawn(task, data, domain, TEST, 99)
     if arm == "Otsu":
         return dict(measure(better_otsu(pairs), test))
-    config = NETWORKS[network](
-        steps=steps,
-        window=128,
-        reduction=REDUCTION[task],
-        seed=seed,
-        device="cpu",
-        # plain training draws its images at random, as it does by default
-        domains="none" if arm == "plain" else "prefix",
-    )
-    if network == "mamba" and arm in UNSTYLED:
-        config = replace(config, style=0.0)
+    study = study_of(network, task, arm, pairs, seed, steps)
     began = time.process_time()
-    learner = WholeNetwork(network_class(network), config)
-    objective = partial(objective_of, arm)
-    study = Study(learner, ClassGoal(pairs), config, Conduct(), objective)
     finish(study.run())
     seconds = round(time.process_time() - began, 1)
     held_out = study.report().held_out
@@ -149,15 +140,27 @@ def one(
     return facts | measure(StudiedSegmenter(study), test)
 
 
-def objective_of(arm: str, study: AnyStudy, training: Any) -> Any:
-    """Return the objective of an arm."""
+def study_of(
+    network: str, task: str, arm: str, pairs: Pairs, seed: int, steps: int
+) -> AnyStudy:
+    """Return the study of an arm."""
     parts = ARMS[arm]
-    if parts is None:
-        return supervised(study, training)
-    network = study.learner.network
-    channels = len(study.normalisation.channels)
-    seed = study.config.seed
-    return Generalising(parts, LossConfig(), channels, network.restyled, seed)
+    # plain training draws its images at random, as it does by default
+    domains = "none" if parts is None else "prefix"
+    shared = {"steps": steps, "seed": seed, "device": "cpu", "domains": domains}
+    objective = supervised if parts is None else partial(other_domains, parts=parts)
+    if network == "ptsam":
+        study = prompt_study_of(
+            ClassGoal(pairs), PromptTuning(**shared), objective=objective
+        )
+        curves = 0.0 if parts is None else parts.curves
+        study.view_config = replace(study.view_config, curves=curves)
+        return study
+    config = NETWORKS[network](window=128, reduction=REDUCTION[task], **shared)
+    if network == "mamba" and arm in UNSTYLED:
+        config = replace(config, style=0.0)
+    learner = WholeNetwork(network_class(network), config)
+    return Study(learner, ClassGoal(pairs), config, Conduct(), objective)
 
 
 @app.command()

@@ -19,6 +19,9 @@ SHARE = 0.75
 APPLIED = 0.9
 """How often anything is changed at all."""
 
+CURVES = 0.8
+"""How often shades follow a random curve, where they do."""
+
 FALLING = 0.5
 """How many of the curves of shades fall: bright becomes dark."""
 

@@ -21,7 +21,12 @@ from torch.nn import functional
 
 from napari_medseg._config import check, setting
 from napari_medseg.models.sam import standardise, unstandardise
-from napari_medseg.models.style import AppearanceVariation, FeatureStyle, Shades
+from napari_medseg.models.style import (
+    CURVES,
+    AppearanceVariation,
+    FeatureStyle,
+    Shades,
+)
 from napari_medseg.training.supervised import LossConfig, Supervised
 
 if TYPE_CHECKING:
@@ -31,10 +36,6 @@ if TYPE_CHECKING:
 
     from napari_medseg.training.study import AnyStudy
     from napari_medseg.training.supervised import LabelledBatch
-
-
-CURVES = 0.8
-"""How often shades follow a random curve."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class DomainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+USUAL = DomainConfig()
+"""All of it."""
 
 
 class Generalising:
@@ -184,13 +189,30 @@ def restyling(
             handle.remove()
 
 
-def other_domains(study: AnyStudy, training: Sequence[int]) -> Generalising:
-    """Return the objective of a study that is to hold in other domains."""
+def other_domains(
+    study: AnyStudy, training: Sequence[int], parts: DomainConfig = USUAL
+) -> Generalising:
+    """Return the objective of a study that is to hold in other domains.
+
+    Parameters
+    ----------
+    study : Study
+        Any.
+    training : sequence of int
+        The images that are learned from.
+    parts : DomainConfig
+        What is done.
+
+    Returns
+    -------
+    Generalising
+        Where embeddings are learned from, their views follow curves already.
+    """
     learner, config = study.learner, study.config
     embeds = learner.keeps_inputs
     network = getattr(learner, "network", None)
     return Generalising(
-        DomainConfig(),
+        parts,
         LossConfig(config.cross_entropy, config.dice),
         0 if embeds else len(study.normalisation.channels),
         () if network is None else network.restyled,

@@ -21,6 +21,7 @@ from napari_medseg._types import InputError, Job, Progress
 from napari_medseg.io.normalise import normalise
 from napari_medseg.models.devices import resolve_device
 from napari_medseg.models.heap import give_back
+from napari_medseg.models.style import CURVES
 from napari_medseg.training.kept import Kept
 from napari_medseg.training.learners import Learner
 from napari_medseg.training.measuring import HeldOut, report_of
@@ -128,7 +129,13 @@ class Study(Generic[LearnerT, SettingsT]):
         self.normalisation = learner.normalisation(pairs)
         framing = learner.framing(pairs)
         self.view_config = ViewConfig(
-            framing, goal.classes, learner.shrink, config.seed, learner.augmentation
+            framing,
+            goal.classes,
+            learner.shrink,
+            config.seed,
+            learner.augmentation,
+            # what is kept cannot be changed later, by the objective
+            CURVES if learner.keeps_inputs and config.domains != "none" else 0.0,
         )
         self.examples = [
             Example(

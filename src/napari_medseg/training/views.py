@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from napari_medseg.models.framing import Box, resize
 from napari_medseg.models.sam import standardise
+from napari_medseg.models.style import FALLING, along_curves
 from napari_medseg.training.supervised import LabelledBatch
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class ViewConfig:
         Of the changes.
     augmentation : str
         Which changes: ``all``; ``turns`` alone; or ``none`` but the place.
+    curves : float
+        With ``all``, how often the shades of a changed view follow a random curve.
     """
 
     framing: Framing
@@ -101,6 +104,7 @@ class ViewConfig:
     shrink: int
     seed: int
     augmentation: str = "all"
+    curves: float = 0.0
 
 
 def plain_views(example: Example, config: ViewConfig) -> list[View]:
@@ -175,8 +179,9 @@ def changed_view(
     image = _turn(example.image[:, rows, columns], turns, mirror)
     target = _turn(example.target[rows, columns], turns, mirror)
     whole = Box(0, 0, target.shape[0], target.shape[1])
-    brightened = _brighten(image, rng) if every else image
-    piece = replace(example, image=brightened, target=target)
+    if every:
+        image = _shaded(_brighten(image, rng), rng, config.curves)
+    piece = replace(example, image=image, target=target)
     shape = (example.target.shape[0], example.target.shape[1])
     place = _place(box, shape, turns, mirror=mirror)
     return _view(piece, whole, replace(config, framing=closer), place)
@@ -220,6 +225,17 @@ def _brighten(image: FloatArray, rng: np.random.Generator) -> FloatArray:
     changed = (image**gamma - 0.5) * gain + 0.5 + shift + noise
     result: FloatArray = changed.clip(0, 1).astype(np.float32)
     return result
+
+
+def _shaded(image: FloatArray, rng: np.random.Generator, applied: float) -> FloatArray:
+    """Send the shades along a random curve now and then, as `Shades` does."""
+    chosen, falls = rng.random(2) < (applied, FALLING)
+    if not chosen:
+        return image
+    controls = torch.from_numpy(rng.random((1, 2, 2), dtype=np.float32))
+    turned = torch.from_numpy(1 - image if falls else image)
+    shaded: FloatArray = along_curves(turned[None], controls)[0].numpy()
+    return shaded
 
 
 def _view(
