@@ -14,16 +14,26 @@ from napari_medseg import api
 from napari_medseg._types import InputError, finish
 from napari_medseg.io.pairs import Pair, gather
 from napari_medseg.models.sam import standardise, unstandardise
-from napari_medseg.models.style import AppearanceVariation, Shades, along_curves
+from napari_medseg.models.style import (
+    CURVES,
+    AppearanceVariation,
+    Shades,
+    along_curves,
+)
+from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.domain import (
     DomainConfig,
     Generalising,
     restyling,
 )
+from napari_medseg.training.goals import ClassGoal
+from napari_medseg.training.learners import WholeNetwork
 from napari_medseg.training.network_training import MambaTraining, Med2dTraining
 from napari_medseg.training.objectives import objective_of
 from napari_medseg.training.prompt_tuning import PromptTuning
+from napari_medseg.training.study import Study
 from napari_medseg.training.supervised import LabelledBatch, LossConfig, Supervised
+from napari_medseg.training.tuning import study_of
 from napari_medseg.training.views import Turns
 
 if TYPE_CHECKING:
@@ -258,3 +268,17 @@ def test_networks_are_trained_for_other_domains(method: str, tmp_path: Path) -> 
         np.array_equal(item, again.model_file.tensors[name])
         for name, item in trained.model_file.tensors.items()
     )
+
+
+@pytest.mark.parametrize("domains", ["none", "prefix"])
+def test_prompts_meet_other_shades_in_what_is_kept(domains: str) -> None:
+    pairs = gather(
+        [named(name, "/a") for name in ("fluo_1", "bf_2")], annotation="dense"
+    )
+    study = study_of(ClassGoal(pairs), PromptTuning(domains=domains, device="cpu"))
+    assert study.view_config.curves == (0.0 if domains == "none" else CURVES)
+    config = Med2dTraining(domains=domains, device="cpu")
+    learner = WholeNetwork.of(config)
+    fresh = Study(learner, ClassGoal(pairs), config, Conduct())
+    # of a network's windows the objective itself changes the shades
+    assert fresh.view_config.curves == 0.0

@@ -31,6 +31,12 @@ def config(tile: int = 64, size: int = 64, classes: int = 2) -> ViewConfig:
     return ViewConfig(Framing(tile=tile, size=size), classes, shrink=2, seed=0)
 
 
+def shaded(number: int, **changes: Any) -> View:
+    """Return a view of a self-portrait whose shades follow a curve."""
+    changed = replace(config(), curves=1.0, **changes)
+    return changed_view(self_portrait(blobs((70, 90))), number, changed)
+
+
 def blobs(shape: tuple[int, int] = (64, 64), seed: int = 0) -> np.ndarray:
     """Return a target without symmetry: a bar, a square and random grains."""
     rng = np.random.default_rng(seed)
@@ -61,6 +67,27 @@ def correlation(first: torch.Tensor, second: torch.Tensor) -> float:
 def same(first: View, second: View) -> bool:
     pairs = zip(first, second, strict=True)
     return all(torch.equal(*map(torch.as_tensor, pair)) for pair in pairs)
+
+
+def test_some_curves_turn_bright_to_dark_and_move_nothing() -> None:
+    falling = 0
+    for number in range(30):
+        view = shaded(number)
+        known = view.weight > 0.999
+        alike = correlation(grey(view)[known], view.shares[1].float()[known])
+        assert abs(alike) > 0.3
+        falling += alike < 0
+        plain = changed_view(self_portrait(blobs((70, 90))), number, config())
+        assert torch.equal(plain.shares, view.shares)
+        assert torch.equal(plain.place, view.place)
+    assert 8 <= falling <= 22
+
+
+def test_a_view_that_is_only_turned_keeps_its_shades() -> None:
+    for number in range(5):
+        plain = replace(config(), augmentation="turns")
+        wanted = changed_view(self_portrait(blobs((70, 90))), number, plain)
+        assert same(shaded(number, augmentation="turns"), wanted)
 
 
 @pytest.mark.parametrize("number", range(30))
