@@ -16,6 +16,7 @@ from napari_medseg.io.pairs import Pair, gather
 from napari_medseg.models.sam import standardise, unstandardise
 from napari_medseg.models.style import (
     CURVES,
+    SHARE,
     AppearanceVariation,
     Shades,
     along_curves,
@@ -24,6 +25,7 @@ from napari_medseg.training.conduct import Conduct
 from napari_medseg.training.domain import (
     DomainConfig,
     Generalising,
+    other_domains,
     restyling,
 )
 from napari_medseg.training.goals import ClassGoal
@@ -270,15 +272,33 @@ def test_networks_are_trained_for_other_domains(method: str, tmp_path: Path) -> 
     )
 
 
-@pytest.mark.parametrize("domains", ["none", "prefix"])
-def test_prompts_meet_other_shades_in_what_is_kept(domains: str) -> None:
+@pytest.mark.parametrize(
+    ("domains", "styles", "curves", "restyled"),
+    [
+        ("none", "curves", 0.0, 0.0),
+        ("prefix", "curves", CURVES, 0.0),
+        ("prefix", "published", 0.0, SHARE),
+        ("prefix", "all", CURVES, SHARE),
+    ],
+)
+def test_the_settings_say_what_differs(
+    domains: str, styles: str, curves: float, restyled: float
+) -> None:
     pairs = gather(
         [named(name, "/a") for name in ("fluo_1", "bf_2")], annotation="dense"
     )
-    study = study_of(ClassGoal(pairs), PromptTuning(domains=domains, device="cpu"))
-    assert study.view_config.curves == (0.0 if domains == "none" else CURVES)
-    config = Med2dTraining(domains=domains, device="cpu")
+    chosen = {"domains": domains, "domain_styles": styles, "device": "cpu"}
+    study = study_of(ClassGoal(pairs), PromptTuning(**chosen))
+    assert study.view_config.curves == curves
+    config = Med2dTraining(**chosen)
     learner = WholeNetwork.of(config)
     fresh = Study(learner, ClassGoal(pairs), config, Conduct())
     # of a network's windows the objective itself changes the shades
     assert fresh.view_config.curves == 0.0
+    if domains == "none":
+        return
+    for each in (study, fresh):
+        assert other_domains(each, [0, 1]).style.share == restyled
+    objective = other_domains(fresh, [0, 1])
+    assert (objective.shades is None) == (curves == 0)
+    assert (objective.appearance is None) == (restyled == 0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,8 +60,14 @@ class DomainConfig:
         check(self)
 
 
-USUAL = DomainConfig()
-"""All of it."""
+STYLES = MappingProxyType(
+    {
+        "curves": DomainConfig(style=0.0, below=0.0),
+        "published": DomainConfig(curves=0.0),
+        "all": DomainConfig(),
+    }
+)
+"""What is done, by the setting ``domain_styles``."""
 
 
 class Generalising:
@@ -190,7 +197,7 @@ def restyling(
 
 
 def other_domains(
-    study: AnyStudy, training: Sequence[int], parts: DomainConfig = USUAL
+    study: AnyStudy, training: Sequence[int], parts: DomainConfig | None = None
 ) -> Generalising:
     """Return the objective of a study that is to hold in other domains.
 
@@ -200,8 +207,8 @@ def other_domains(
         Any.
     training : sequence of int
         The images that are learned from.
-    parts : DomainConfig
-        What is done.
+    parts : DomainConfig, optional
+        What is done; by default what the settings say.
 
     Returns
     -------
@@ -212,7 +219,7 @@ def other_domains(
     embeds = learner.keeps_inputs
     network = getattr(learner, "network", None)
     return Generalising(
-        parts,
+        parts or STYLES[config.domain_styles],
         LossConfig(config.cross_entropy, config.dice),
         0 if embeds else len(study.normalisation.channels),
         () if network is None else network.restyled,

@@ -41,6 +41,12 @@ class TrainingSettings:
         "apart, their names up to the first _ or their folders.",
         choices=("none", "prefix", "folder"),
     )
+    domain_styles: str = setting(
+        "curves",
+        "With domains, in what other microscopes may differ: in shades, also turned to "
+        "their negative (curves); in features and appearance (published); or in all.",
+        choices=("curves", "published", "all"),
+    )
     unlabelled: str = setting(
         "", "Folder of images without annotation, to learn from as well."
     )
@@ -78,6 +84,11 @@ class TrainingSettings:
     def peak_rate(self) -> float:
         """The learning rate: as given, or the usual one."""
         return self.usual_rate if self.learning_rate is None else self.learning_rate
+
+    @property
+    def meets_other_shades(self) -> bool:
+        """Whether shades of the images are changed as other microscopes might."""
+        return self.domains != "none" and self.domain_styles != "published"
 
     @property
     def lasting(self) -> Self:

@@ -135,7 +135,7 @@ class Study(Generic[LearnerT, SettingsT]):
             config.seed,
             learner.augmentation,
             # what is kept cannot be changed later, by the objective
-            CURVES if learner.keeps_inputs and config.domains != "none" else 0.0,
+            CURVES if learner.keeps_inputs and config.meets_other_shades else 0.0,
         )
         self.examples = [
             Example(
