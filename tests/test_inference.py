@@ -515,9 +515,10 @@ def test_a_network_of_the_shelf_is_small_and_takes_grey_and_colour(name: str) ->
     segmenter = open_segmenter(name, "cpu")
     found = segmenter.predict(grey).probabilities
     assert found.shape == (2, 70, 90) and np.isfinite(found).all()
-    # of colours it sees red alone
-    colours = np.concatenate([grey, 1 - grey, np.zeros_like(grey)])
-    np.testing.assert_array_equal(segmenter.predict(colours).probabilities, found)
+    # colours become grey, whichever of them a stain was saved in
+    blue = np.concatenate([np.zeros_like(grey), np.zeros_like(grey), grey])
+    again = segmenter.predict(blue).probabilities
+    np.testing.assert_allclose(again, found, atol=1e-2)
 
 
 def test_a_model_that_sees_images_mirrored(

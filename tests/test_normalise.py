@@ -120,9 +120,52 @@ def test_tiles_take_the_limits_of_the_whole() -> None:
     np.testing.assert_array_equal(whole[0], whole[2])
 
 
+def test_a_grey_image_will_do_where_colours_are_asked_for() -> None:
+    grey = ramp(1)
+    grey[0, 3, 4] = np.nan
+    as_colours = np.concatenate([grey] * 3)
+    np.testing.assert_array_equal(normalise(grey, RGB), normalise(as_colours, RGB))
+    found = limits(grey, RGB)
+    np.testing.assert_array_equal(
+        apply_limits(grey[:, 7:40], RGB, found), normalise(grey, RGB)[:, 7:40]
+    )
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_stain_saved_in_one_colour_is_seen_by_a_model_of_grey(place: int) -> None:
+    stain = ramp(1)
+    colours = np.zeros((3, 100, 100), np.float32)
+    colours[place] = stain[0]
+    for wanted in (GREY, Normalisation.of_all_channels(1)):
+        np.testing.assert_allclose(
+            normalise(colours, wanted), normalise(stain, wanted), atol=1e-5
+        )
+
+
+def test_grey_saved_as_colours_is_seen_as_it_was() -> None:
+    grey = ramp(1)
+    grey[0, 0, :4] = np.nan, np.inf, -np.inf, 0
+    as_colours = np.concatenate([grey] * 3)
+    np.testing.assert_array_equal(normalise(as_colours, GREY), normalise(grey, GREY))
+
+
+def test_colours_become_grey_by_their_luminance() -> None:
+    colours = ramp(3)
+    red, green, blue = colours
+    wanted = (0.2126 * red + 0.7152 * green + 0.0722 * blue)[None]
+    np.testing.assert_allclose(
+        normalise(colours, GREY), normalise(wanted, GREY), atol=1e-5
+    )
+    # a choice of one channel that is not the only one stays a choice
+    second = Normalisation(channels=(1,))
+    np.testing.assert_array_equal(
+        normalise(colours, second), normalise(colours[1:2], Normalisation((0,)))
+    )
+
+
 def test_missing_channel_gets_a_sentence() -> None:
     with pytest.raises(InputError, match=r"uses channel 3.*has 1 channel\."):
-        normalise(ramp(1), RGB)
+        normalise(ramp(1), Normalisation.for_channels(3))
     with pytest.raises(InputError, match=r"\(C, Y, X\)"):
         normalise(ramp(1)[0], GREY)
 

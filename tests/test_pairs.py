@@ -276,7 +276,7 @@ def test_bad_files_are_all_named(folders: tuple[Path, Path]) -> None:
     (masks / "im2.tif").write_bytes((masks / "im2.tif").read_bytes()[:900])
     tifffile.imwrite(images / "im3.tif", picture(shape=(40, 50)))
     tifffile.imwrite(images / "im4.tif", picture(shape=(12, 40, 48)))
-    tifffile.imwrite(images / "im5.tif", picture(shape=(40, 48, 3)))
+    _stains(images / "im5.tif")
     tifffile.imwrite(images / "im6.tif", np.full((40, 48), np.nan))
     tifffile.imwrite(images / "im7.tif", picture(shape=(1, 1)))
     with pytest.raises(InputError) as caught:
@@ -288,6 +288,51 @@ def test_bad_files_are_all_named(folders: tuple[Path, Path]) -> None:
     assert all(word in str(caught.value) for word in words)
     assert all(line.endswith(".") for line in lines)
     assert {item.severity for item in check_pairs(*folders)} == {"error"}
+
+
+def test_grey_images_among_colours_are_colours(folders: tuple[Path, Path]) -> None:
+    fill(folders, *(mask(1) for _ in range(4)))
+    colours = picture(9, (40, 48, 3))
+    iio.imwrite(folders[0] / "tissue.png", colours)
+    iio.imwrite(folders[1] / "tissue.png", mask(1))
+    found = read_pairs(*folders)
+    assert (found.channels, found.rgb) == (3, True)
+    assert found.normalisation().joint
+    for pair in found[:4]:
+        assert pair.image.shape == (3, 40, 48)
+        assert (pair.image == pair.image[0]).all()
+    np.testing.assert_array_equal(found[4].image, np.moveaxis(colours, -1, 0))
+    (told,) = check_pairs(*folders)
+    assert told.severity == "warning"
+    assert "im0.tif is grey, like 3 others, among colour images" in str(told)
+    together = gather(
+        Pair(str(place), image, mask(1), rgb=len(image) == 3)
+        for place, image in enumerate((found[4].image, found[0].image[:1]))
+    )
+    assert (together.channels, together.rgb) == (3, True)
+
+
+def _stains(path: Path) -> None:
+    """Write an image of three channels that are no colours."""
+    tifffile.imwrite(
+        path,
+        picture(shape=(3, 40, 48)),
+        photometric="minisblack",
+        metadata={"axes": "CYX"},
+    )
+
+
+def test_three_stains_are_no_colours(folders: tuple[Path, Path]) -> None:
+    fill(folders, mask(1), mask(1))
+    _stains(folders[0] / "im1.tif")
+    with pytest.raises(InputError, match="3 channels, but most images have 1"):
+        read_pairs(*folders)
+    grey, stains = (
+        Pair(str(count), np.zeros((count, 40, 48), np.float32), mask(1))
+        for count in (1, 3)
+    )
+    with pytest.raises(InputError, match="3 has 3 channels, but 1 has 1"):
+        gather([grey, stains])
 
 
 def test_annotated_slices_of_stacks_are_pairs(folders: tuple[Path, Path]) -> None:

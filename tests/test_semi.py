@@ -365,6 +365,17 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert finish(read_unlabelled("", pairs(2), 0)).images == ()
 
 
+def test_colours_beside_grey_annotated_images_become_grey(tmp_path: Path) -> None:
+    annotated = pairs(2)
+    for place in range(3):
+        colours = np.stack([picture(place).image[0]] * 3, axis=-1)
+        tifffile.imwrite(tmp_path / f"im{place}.tif", colours, photometric="rgb")
+    found = finish(read_unlabelled(str(tmp_path), annotated, 0))
+    # the other two are annotated, though saved otherwise
+    assert found.names == ("im2.tif",)
+    np.testing.assert_array_equal(found.images[0], picture(2).image)
+
+
 def test_a_folder_that_gives_nothing_is_refused(tmp_path: Path) -> None:
     def refused(folder: Path | str) -> str:
         with pytest.raises(InputError) as caught:

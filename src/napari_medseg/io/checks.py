@@ -91,24 +91,49 @@ def check_channels(examined: Sequence[Examined]) -> list[Finding]:
     Returns
     -------
     list of Finding
-        An error for each image that differs.
+        An error for each image that differs; grey images among colour images are used
+        as colours, and one warning says so.
     """
-    counts = Counter(
-        len(item.image) for item in examined if item.image is not None and item.usable
-    )
+    usable = [item for item in examined if item.image is not None and item.usable]
+    counts = Counter(_count(item) for item in usable)
     if len(counts) < 2:
         return []
+    colours = any(item.rgb for item in usable)
+    grey = [item for item in usable if _count(item) == 1] if colours else []
+    if grey:
+        del counts[1]  # they are seen as colours
     usual = max(counts, key=lambda count: (counts[count], -count))
-    return [
+    told = [
         Finding(
             str(item.image_path),
-            f"has {_channels(len(item.image))}, but most images have {usual}",
+            f"has {_channels(_count(item))}, but most images have {usual}",
             "use images of one kind, such as all grey or all RGB",
             "error",
         )
-        for item in examined
-        if item.image is not None and item.usable and len(item.image) != usual
+        for item in usable
+        if _count(item) not in ({usual, 1} if grey else {usual})
     ]
+    if grey and not told:
+        told = [_among_colours(grey)]
+    return told
+
+
+def _count(item: Examined) -> int:
+    """Return the number of channels of an image that was read."""
+    return 0 if item.image is None else len(item.image)
+
+
+def _among_colours(grey: list[Examined]) -> Finding:
+    """Say that some images are grey and the others are not."""
+    more = len(grey) - 1
+    others = f", like {more} other{'s' * (more != 1)}," if more else ""
+    return Finding(
+        str(grey[0].image_path),
+        f"is grey{others} among colour images, and is seen as red, green and blue "
+        "that are alike",
+        "save all images in grey if colours do not matter",
+        "warning",
+    )
 
 
 def _channels(count: int) -> str:

@@ -1,4 +1,8 @@
-"""From any image to the inputs of a model, each in [0, 1]: three for a SAM."""
+"""From any image to the inputs of a model, each in [0, 1]: three for a SAM.
+
+A grey image will do where colours are asked for, and colours where one channel is: see
+`suited`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
 
 Limits: TypeAlias = tuple[tuple[float, float], ...]
 """For each of the inputs, the values that become 0 and 1."""
+
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""What red, green and blue count in the grey of a colour (ITU-R BT.709)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,7 @@ def limits(image: FloatArray, normalisation: Normalisation) -> Limits:
     """
     _check_channels(image, normalisation)
     step = sample_step(*image.shape[1:])
-    sample = image[:, ::step, ::step]
+    sample = suited(image[:, ::step, ::step], normalisation)
     if normalisation.joint:
         both = _limits_of(sample[sorted(set(normalisation.channels))], normalisation)
         return (both,) * len(normalisation.channels)
@@ -172,6 +179,7 @@ def apply_limits(
         The image lacks a channel that the model uses.
     """
     _check_channels(image, normalisation)
+    image = suited(image, normalisation)
     inputs = list(zip(normalisation.channels, found, strict=True))
     scaled = {
         (channel, bounds): _scale(image[channel], *bounds)
@@ -204,6 +212,59 @@ def normalise(image: FloatArray, normalisation: Normalisation) -> FloatArray:
     return apply_limits(image, normalisation, limits(image, normalisation))
 
 
+def suited(image: FloatArray, normalisation: Normalisation) -> FloatArray:
+    """Return an image with the channels that a normalisation speaks of.
+
+    Parameters
+    ----------
+    image : ndarray
+        ``float32 (C, y, x)``. Three channels are taken for red, green and blue.
+    normalisation : Normalisation
+        Channels, and whether they are colours.
+
+    Returns
+    -------
+    ndarray
+        ``float32``: where colours are asked for, a grey image three times; where the
+        first channel alone is, the luminance of colours, as a stain that was saved in
+        blue is not in red. Other images as they are.
+    """
+    count = len(image)
+    if normalisation.joint and count == 1:
+        return in_colours(image)
+    if count == 3 and set(normalisation.channels) == {0}:
+        return _luminance(image)
+    return image
+
+
+def in_colours(image: FloatArray) -> FloatArray:
+    """Show a grey image as red, green and blue, which are then alike.
+
+    Parameters
+    ----------
+    image : ndarray
+        ``float32 (1, Y, X)``.
+
+    Returns
+    -------
+    ndarray
+        ``float32 (3, Y, X)``; a view of the image, to be read only.
+    """
+    return np.broadcast_to(image, (3, *image.shape[1:]))
+
+
+def _luminance(colours: FloatArray) -> FloatArray:
+    """Return the grey of colours ``(3, y, x)``, ``(1, y, x)``; of grey ones exactly."""
+    red, green, blue = colours
+    with np.errstate(invalid="ignore"):  # infinite in one, and minus so in another
+        mixed = sum(
+            np.float32(share) * channel
+            for share, channel in zip(LUMINANCE, colours, strict=True)
+        )
+    grey: FloatArray = np.where((red == green) & (green == blue), red, mixed)
+    return grey[np.newaxis]
+
+
 def _check_channels(image: FloatArray, normalisation: Normalisation) -> None:
     """Refuse an image with too few channels."""
     if image.ndim != 3:
@@ -211,6 +272,8 @@ def _check_channels(image: FloatArray, normalisation: Normalisation) -> None:
             f"An image of shape {image.shape} was given where (C, Y, X) is needed. "
             "Add a channel axis, or take one slice of the stack."
         )
+    if normalisation.joint and len(image) == 1:
+        return
     needed = max(normalisation.channels) + 1
     if image.shape[0] < needed:
         raise InputError(

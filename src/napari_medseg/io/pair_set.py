@@ -101,7 +101,7 @@ class Pairs(Sequence[Pair]):
     Attributes
     ----------
     pairs : tuple of Pair
-        At least one; all have the same number of channels.
+        At least one; all have the same number of channels (see `alike`).
     annotation_kind : str
         ``dense``, ``sparse`` or ``instances``.
     class_values : tuple of int
@@ -225,6 +225,31 @@ class Pairs(Sequence[Pair]):
         from napari_medseg.io.normalise import Normalisation
 
         return Normalisation.for_channels(self.channels, self.rgb)
+
+
+def alike(pairs: Sequence[Pair]) -> list[Pair]:
+    """Show grey images among colour images as colours.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        Of any channels.
+
+    Returns
+    -------
+    list of Pair
+        The same; where one is of colours, no image of a single channel is left.
+    """
+    from napari_medseg.io.normalise import in_colours
+
+    if not any(pair.rgb for pair in pairs):
+        return list(pairs)
+    return [
+        replace(pair, image=in_colours(pair.image), rgb=True)
+        if len(pair.image) == 1
+        else pair
+        for pair in pairs
+    ]
 
 
 def class_values_of(

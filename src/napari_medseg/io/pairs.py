@@ -18,7 +18,7 @@ from napari_medseg.io.checks import (
 )
 from napari_medseg.io.examine import examine
 from napari_medseg.io.images import image_stem
-from napari_medseg.io.pair_set import Pair, Pairs, class_values_of
+from napari_medseg.io.pair_set import Pair, Pairs, alike, class_values_of
 from napari_medseg.io.stems import Matching, match, match_files
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def read_pairs(
     read = [_pair(item, Path(images)) for item in examined if item.image is not None]
     if not read:
         raise InputError("\n".join(str(finding) for finding in findings))
-    return _build(read, kind, ignore, findings)
+    return _build(alike(read), kind, ignore, findings)
 
 
 def check_pairs(
@@ -199,6 +199,8 @@ def gather(
                 f"{pair.name}: the image is {pair.image.shape}, the annotation "
                 f"{pair.annotation.shape}. Annotate on a layer of the image's size."
             )
+    listed = alike(listed)
+    for pair in listed:
         if len(pair.image) != len(listed[0].image):
             raise InputError(
                 f"{pair.name} has {len(pair.image)} channels, but {listed[0].name} has "

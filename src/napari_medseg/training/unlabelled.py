@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_medseg._types import InputError, Job, Progress
 from napari_medseg.io.images import image_files, read_image
+from napari_medseg.io.normalise import suited
 from napari_medseg.io.stems import told_apart
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def read_unlabelled(folder: str, pairs: Pairs, seed: int) -> Job[Unlabelled]:
         try:
             file = read_image(path)
             _check_room(path, file, room)
-            for image in _slices(file, seed):
+            for image in _slices(file, pairs, seed):
                 _check(path, image, pairs)
                 if _digest(image) not in known and len(images) < MOST and room > 0:
                     names.append(path.name)
@@ -149,11 +150,17 @@ def read_unlabelled(folder: str, pairs: Pairs, seed: int) -> Job[Unlabelled]:
     return Unlabelled(tuple(names), tuple(images), notes)
 
 
-def _slices(file: ImageFile, seed: int) -> Iterator[FloatArray]:
-    """Give the slices of a file, those of a stack in an order that is drawn."""
+def _slices(file: ImageFile, pairs: Pairs, seed: int) -> Iterator[FloatArray]:
+    """Give the slices of a file, those of a stack in an order that is drawn.
+
+    Colours and grey images are made what the annotated images are, before they are
+    compared with them.
+    """
+    seen = pairs.normalisation()
     indices = list(file.indices())
     for place in np.random.default_rng((seed, 6)).permutation(len(indices)):
-        yield file.region(indices[place])
+        image = file.region(indices[place])
+        yield suited(image, seen) if file.rgb or len(image) == 1 else image
 
 
 def _check_room(path: Path, file: ImageFile, room: int) -> None:
