@@ -440,9 +440,11 @@ def two_of_one_name(data: Path) -> list[Any]:
     return given()(data)
 
 
-def one_in_colour(data: Path) -> list[Any]:
-    colour = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
-    tifffile.imwrite(data / "images" / "cell 2.tif", colour, photometric="rgb")
+def one_of_two_channels(data: Path) -> list[Any]:
+    stains = np.random.default_rng(0).integers(0, 255, (2, SIZE, SIZE), np.uint8)
+    tifffile.imwrite(
+        data / "images" / "cell 2.tif", stains, imagej=True, metadata={"axes": "CYX"}
+    )
     return given()(data)
 
 
@@ -467,7 +469,7 @@ BAD_TRAININGS: dict[str, tuple[Callable[[Path], list[Any]], tuple[str, ...]]] = 
     "cut-off image": (a_cut_off_file, ("cell 2.tif",)),
     "mask of 0 bytes": (an_empty_file, ("cell 2_mask.tif", "0 bytes")),
     "two images of one name": (two_of_one_name, ("cell 2.tif", "cell 2.png")),
-    "one in colour": (one_in_colour, ("cell 2.tif", "3 channels")),
+    "one of two channels": (one_of_two_channels, ("cell 2.tif", "2 channels")),
     "method": (given("--method", "ptsma"), ("'ptsma'", "Did you mean 'ptsam'?")),
     "annotation": (given("--annotation", "dence"), ("'dence'", "dense")),
     "sam": (given("--sam", "nan0"), ("'nan0'", "Did you mean 'nano'?")),
@@ -921,23 +923,30 @@ def test_an_input_that_is_not_there(out: Path) -> None:
     assert_refused(result, "no image")
 
 
-def test_a_model_for_colours_on_a_grey_image(data: Path, out: Path) -> None:
+def test_a_model_for_colours_on_grey_images_and_on_two_channels(
+    data: Path, out: Path
+) -> None:
     for path in sorted((data / "images").iterdir()):
         imageio.imwrite(path.with_suffix(".png"), colour(tifffile.imread(path)))
         path.unlink()
     model = out / "a.medseg"
     command("train", *folders_of(data), "--out", model, *QUICK, "--validate", 0)
     imageio.imwrite(data / "images" / "grey.png", np.zeros((40, 40), np.uint8))
+    stains = np.zeros((2, 40, 40), np.uint8)
+    tifffile.imwrite(
+        data / "images" / "two.tif", stains, imagej=True, metadata={"axes": "CYX"}
+    )
     result = command(
         "segment", data / "images", "--model", model, "--out", out / "labels", "--json"
     )
     assert result.exit_code == 1
     report = json.loads(result.stdout)
-    assert len(report["done"]) == 4
+    assert "grey.png" in {Path(name).name for name in report["done"]}
+    assert len(report["done"]) == 5
     ((name, reason),) = report["failed"].items()
-    assert Path(name).name == "grey.png"
+    assert Path(name).name == "two.tif"
     assert "channel" in reason
-    assert "grey.png" in result.stderr
+    assert "two.tif" in result.stderr
 
 
 def test_a_run_that_is_killed_is_taken_up_again(tmp_path: Path) -> None:

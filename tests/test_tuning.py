@@ -524,12 +524,12 @@ def test_tuning_beats_the_untuned_sam_on_real_images(
 
 def test_a_watched_image_with_too_few_channels_fails_no_training(sam: str) -> None:
     grey = pairs(4)
-    colours = [
-        Pair(each.name, np.repeat(each.image, 3, axis=0), each.annotation, rgb=True)
+    stains = [
+        Pair(each.name, np.repeat(each.image, 2, axis=0), each.annotation)
         for each in grey.pairs
     ]
     job = tune(
-        gather(colours, annotation="dense"),
+        gather(stains, annotation="dense"),
         config(sam, steps=2),
         Conduct(watch=grey.pairs[0].image),
     )
