@@ -527,18 +527,18 @@ def test_channels_and_colours(viewer: Any, qtbot: Any, folder: Path) -> None:
     tifffile.imwrite(folder / "rgb.tif", rgb, photometric="rgb")
     form = Form(viewer, qtbot, folder)
     form.list.chosen.emit(form.names.index("two.ome.tif"))
-    form.wait(lambda: "two: channel 2" in viewer.layers)
+    form.wait(lambda: "two: channel 1" in viewer.layers)
     form.engine.answer_all()
     annotation = form.annotation
     assert annotation.data.shape == SHAPE
-    form.widget.choose(viewer.layers["two: channel 2"])
+    form.widget.choose(viewer.layers["two: channel 1"])
     form.press("start")
     assert form.annotation is annotation, "the channels have one annotation"
     np.testing.assert_array_equal(form.engine.jobs[-1][1]["image"][0], two[1])
     form.engine.answer_all()
     form.choose("rgb.tif")
     assert viewer.layers["rgb"].rgb
-    assert "two: channel 2" not in viewer.layers
+    assert "two: channel 1" not in viewer.layers
 
 
 def test_every_image_is_another_one_for_sam(

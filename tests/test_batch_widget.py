@@ -333,6 +333,21 @@ def test_what_is_ticked_is_in_settings_and_line(
     assert f"--{name}" not in form.asked["command"]
 
 
+def test_channels_are_in_settings_and_line(form: Form, images: Path) -> None:
+    form.widget.choose(images)
+    form.press("start")
+    assert form.asked["settings"]["channels"] == []
+    assert "--channels" not in form.asked["command"]
+    form.end()
+    form.control("channels").setText("2, 0")
+    form.press("start")
+    assert form.asked["settings"]["channels"] == [2, 0]
+    assert "--channels 2,0" in form.asked["command"]
+    form.end()
+    form.widget.choice.show_settings({"model": "otsu", "channels": [1]}, 1)
+    assert form.widget.choice.settings()["channels"] == [1]
+
+
 def test_a_cluster_takes_the_place_of_processes(form: Form, images: Path) -> None:
     form.widget.choose(images)
     form.control("workers").setRange(1, 4)

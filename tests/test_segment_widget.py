@@ -745,7 +745,7 @@ def test_the_copied_line_has_the_settings(
 def test_a_line_that_would_give_other_labels_is_refused(
     viewer: Any, qtbot: Any, tmp_path: Path
 ) -> None:
-    """Another image, one of several channels, pages that the command takes for them."""
+    """Another image, pages that the command takes for channels, two of these."""
     path = tmp_path / "changed.tif"
     tifffile.imwrite(path, squares())
     (changed,) = viewer.open(path, plugin="napari")
@@ -753,7 +753,7 @@ def test_a_line_that_would_give_other_labels_is_refused(
     path = tmp_path / "channels.tif"
     data = np.stack([squares(), 1 - squares()])
     tifffile.imwrite(path, data, ome=True, metadata={"axes": "CYX"})
-    _, second = add_image_layers(viewer, read_image(path))
+    both = add_image_layers(viewer, read_image(path))
     path = tmp_path / "pages.tif"
     shown = np.random.default_rng(0).integers(0, 255, (3, 40, 50), np.uint8)
     tifffile.imwrite(path, shown, photometric="minisblack")
@@ -761,14 +761,28 @@ def test_a_line_that_would_give_other_labels_is_refused(
     (pages,) = viewer.open(path, plugin="napari")
     form = docked(viewer)
     form.choose("scope", "selected layers")
-    for layer, told in (
-        (changed, "no longer what changed.tif holds"),
-        (second, "all 2 channels of channels.tif"),
-        (pages, "all 3 channels of pages.tif"),
+    for layers, told in (
+        ({changed}, "no longer what changed.tif holds"),
+        ({pages}, "no longer what pages.tif holds"),
+        (set(both), "different channels"),
     ):
-        viewer.layers.selection = {layer}
+        viewer.layers.selection = layers
         form.press("copy")
         qtbot.waitUntil(lambda told=told: told in form.told)
+
+
+def test_a_channel_of_its_file_can_be_copied(
+    viewer: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    data = np.stack([squares(), 1 - squares()])
+    path = tmp_path / "channels.tif"
+    tifffile.imwrite(path, data, ome=True, metadata={"axes": "CYX"})
+    _, second = add_image_layers(viewer, read_image(path))
+    assert second.name == "channels: channel 1"
+    form = docked(viewer)
+    form.choose("scope", "selected layers")
+    viewer.layers.selection = {second}
+    assert "--channels 1" in form.copied(qtbot)
 
 
 def test_a_stack_and_colours_can_be_copied(

@@ -12,7 +12,7 @@ import pyqtgraph
 import pytest
 from fake_engine import FakeEngine
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QPushButton
+from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QPushButton
 
 from napari_medseg._types import JobError, Progress
 from napari_medseg.engine import Engine
@@ -371,6 +371,22 @@ def test_settings_of_the_form_reach_the_training(viewer: Any) -> None:
     form.press("Tune")
     config = form.engine.jobs[0][1]["config"]
     assert config == {"sam": "nano", "steps": 7, "views": 0, "initial": "click"}
+
+
+def test_channels_of_folders_reach_the_training(viewer: Any, tmp_path: Path) -> None:
+    form = docked(viewer, FakeEngine())
+    form.widget.source.choose_folders(tmp_path / "images", tmp_path / "masks")
+    line = form.widget.source.findChild(QLineEdit, "channels")
+    line.insert("x2,")  # keys that are no number do nothing
+    assert line.text() == ""
+    line.insert("2")
+    form.press("Tune")
+    assert form.engine.jobs[-1][1]["channels"] == [2]
+    told = form.widget.copy_command(tmp_path / "images", tmp_path / "masks")
+    assert "--channels 2" in told
+    form = with_layers(viewer, FakeEngine())
+    form.widget.source.findChild(QLineEdit, "channels").insert("2")
+    assert form.widget.source.channels == []
 
 
 def save_folder(folder: Path, count: int) -> Path:

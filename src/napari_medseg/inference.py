@@ -22,6 +22,7 @@ from napari_medseg._types import (
     finish,
 )
 from napari_medseg.io import model_file as model_files
+from napari_medseg.io.channel_choice import ChannelChoice
 from napari_medseg.io.normalise import Normalisation
 from napari_medseg.models import bundled
 from napari_medseg.models.backbone import load_backbone
@@ -50,7 +51,7 @@ from napari_medseg.windowed import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from napari_medseg._types import FloatArray, Job, Pixels
     from napari_medseg.overlapping import OverlappingSegmenter
@@ -254,6 +255,36 @@ def annotated_values(segmenter: object) -> tuple[int, ...]:
     if not isinstance(model_file, model_files.ModelFile):
         return ()
     return tuple(map(int, model_file.card.provenance.get("class_values", ())))
+
+
+def channel_choice(segmenter: object, chosen: Sequence[int] = ()) -> ChannelChoice:
+    """Return which channels of image files a segmenter sees.
+
+    Parameters
+    ----------
+    segmenter : AnySegmenter
+        Any segmenter.
+    chosen : sequence of int
+        Channels that a person chose, from 0; empty for no choice.
+
+    Returns
+    -------
+    ChannelChoice
+        Also those that the model was trained on, and how many it looks at.
+
+    Raises
+    ------
+    InputError
+        A channel below 0 was chosen.
+    """
+    model_file = getattr(segmenter, "model_file", None)
+    if not isinstance(model_file, model_files.ModelFile):
+        return ChannelChoice(tuple(chosen))
+    # all models of one a class see the same
+    one = getattr(segmenter, "segmenters", [segmenter])[0]
+    needed = max(one.normalisation.channels) + 1
+    learned = tuple(map(int, model_file.card.provenance.get("channels", ())))
+    return ChannelChoice(tuple(chosen), learned, needed)
 
 
 def of_model_file(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from napari_medseg._types import Progress
 from napari_medseg.earlier import states_of
-from napari_medseg.inference import annotated_values, open_segmenter
+from napari_medseg.inference import annotated_values, channel_choice, open_segmenter
+from napari_medseg.io.channel_choice import ALL, ChannelChoice
 from napari_medseg.io.pairs import Pairs, as_annotation, read_pairs
 from napari_medseg.quality.estimating import Estimate, Prepared, estimate, prepare
 from napari_medseg.quality.references import reference_folders
@@ -45,8 +46,13 @@ class References:
     annotation: str = "auto"
     ignore: int | None = None
 
-    def read(self) -> Pairs:
+    def read(self, channels: ChannelChoice = ALL) -> Pairs:
         """Read them.
+
+        Parameters
+        ----------
+        channels : ChannelChoice
+            Which channels of the images are seen.
 
         Raises
         ------
@@ -55,11 +61,16 @@ class References:
         """
         kind = as_annotation(self.annotation)
         images, masks = reference_folders(Path(self.images), self.masks)
-        return read_pairs(images, masks, annotation=kind, ignore=self.ignore)
+        return read_pairs(
+            images, masks, annotation=kind, ignore=self.ignore, channels=channels
+        )
 
 
 def prepare_for(
-    segmenter: AnySegmenter, references: References, settings: QualitySettings
+    segmenter: AnySegmenter,
+    references: References,
+    settings: QualitySettings,
+    channels: ChannelChoice,
 ) -> Job[Prepared]:
     """Prepare to judge the results of a model.
 
@@ -71,6 +82,8 @@ def prepare_for(
         Annotated images.
     settings : QualitySettings
         How quality is predicted.
+    channels : ChannelChoice
+        Which channels of images the model sees.
 
     Yields
     ------
@@ -90,7 +103,7 @@ def prepare_for(
         The SAM that describes images is not there.
     """
     yield Progress(0, None, "reading references")
-    pairs = references.read()
+    pairs = references.read(channels)
     values = annotated_values(segmenter)
     states = states_of(segmenter)
     classes = len(segmenter.classes)
@@ -105,6 +118,7 @@ def estimate_folder(
     *,
     count: int = 0,
     base: str | None = None,
+    channels: Sequence[int] = (),
 ) -> Job[Estimate]:
     """Segment images without annotations, and predict how good the results are.
 
@@ -122,6 +136,9 @@ def estimate_folder(
         How many images to name that should be annotated next.
     base : str, optional
         Checkpoint of the SAM that the model was tuned on.
+    channels : sequence of int
+        Channels of the images, and of the references, that the model sees, from 0;
+        none for those that it learned.
 
     Yields
     ------
@@ -142,5 +159,6 @@ def estimate_folder(
     """
     yield Progress(0, None, "loading the model")
     segmenter = open_segmenter(model, settings.device, base)
-    prepared = yield from prepare_for(segmenter, references, settings)
-    return (yield from estimate(images, segmenter, prepared, count))
+    choice = channel_choice(segmenter, channels)
+    prepared = yield from prepare_for(segmenter, references, settings, choice)
+    return (yield from estimate(images, segmenter, prepared, count, choice))

@@ -142,8 +142,9 @@ class Recipe:
         for name in (*apart, "alone", "mirrored"):
             del values[name]
         values["formats"] = sorted(values["formats"])
-        if not settings.masks:
-            del values["masks"]  # runs of earlier versions did not speak of them
+        for name in ("masks", "channels"):
+            if not values[name]:
+                del values[name]  # runs of earlier versions did not speak of it
         if settings.objects is None:
             values["classes"] = to_dict(settings.labels)
         return cls(settings.model, identity, json.dumps(values, sort_keys=True))

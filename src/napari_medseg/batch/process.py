@@ -112,13 +112,15 @@ def _prepared(segmenter: AnySegmenter, settings: BatchSettings) -> Prepared | No
     """Return what predicts the quality of results, where it was asked for."""
     if settings.references is None:
         return None
+    from napari_medseg.inference import channel_choice
     from napari_medseg.quality.settings import QualitySettings
     from napari_medseg.reviewing import References, prepare_for
 
     masks = settings.reference_masks
     references = References(Path(settings.references), Path(masks) if masks else None)
     quality = QualitySettings(device=settings.device)
-    return finish(prepare_for(segmenter, references, quality))
+    choice = channel_choice(segmenter, settings.channels)
+    return finish(prepare_for(segmenter, references, quality, choice))
 
 
 def prepare(leash: Connection, threads: int) -> None:

@@ -16,8 +16,8 @@ class BatchSettings:
 
     Attributes
     ----------
-    model, device, base, alone, mirrored, objects, classes, formats, probabilities,
-    masks, references, reference_masks
+    model, device, base, channels, alone, mirrored, objects, classes, formats,
+    probabilities, masks, references, reference_masks
         See the help text of each field.
     """
 
@@ -25,6 +25,9 @@ class BatchSettings:
     device: str = setting("auto", "Where to compute: auto, cpu, cuda or mps")
     base: str | None = setting(
         None, "Checkpoint of the SAM, or file of the model, that the model goes on from"
+    )
+    channels: tuple[int, ...] = setting(
+        (), "Channels of the images that the model sees, from 0; none: as it learned"
     )
     alone: str = setting(
         "",

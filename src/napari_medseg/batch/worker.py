@@ -112,9 +112,10 @@ class ImageWorker:
     ) -> None:
         basis = prepared.basis if prepared else ""
         # brings torch along
-        from napari_medseg.inference import annotated_values
+        from napari_medseg.inference import annotated_values, channel_choice
 
         values = annotated_values(segmenter)
+        self._choice = channel_choice(segmenter, settings.channels)
         self.described = Described(
             segmenter.identity,
             segmenter.classes,
@@ -178,14 +179,15 @@ class ImageWorker:
         before, content = self._looked_at(work.source)
         quality = None
         image = read_image(work.source)
+        seen, unsure = self._choice.of(image), self._choice.note(image)
         if file_of(work.source).is_dir():
             refuse_hollow(work.source)
         if is_large(image):
-            written, note = self._segment_large(image, work, queue)
+            written, note = self._segment_large(image, seen, work, queue)
             _check_unchanged(work.source, before)
         else:
-            _refuse_no_numbers(image)
-            found = self._predict(image, queue)
+            _refuse_no_numbers(seen)
+            found = self._predict(seen, queue)
             _check_unchanged(work.source, before)
             note, quality = found.note, found.quality
             written = write_outputs(
@@ -203,7 +205,7 @@ class ImageWorker:
             str(work.name),
             readable(work.source),
             DONE,
-            note=readable(note),
+            note=readable(f"{unsure} {note}".strip()),
             objects=written.objects,
             quality=quality,
             size=before.size,
@@ -266,16 +268,16 @@ class ImageWorker:
         )
 
     def _segment_large(
-        self, image: ImageFile, work: Work, queue: Queue
+        self, image: ImageFile, seen: ImageFile, work: Work, queue: Queue
     ) -> tuple[Written, str]:
-        """Segment an image that does not fit into memory."""
+        """Segment what is seen of an image that does not fit into memory."""
         settings, classes = self._settings, self.described.classes
         files = output_files(work.name, settings)
         refuse_outside(self._out, files)
         target = self._out / files[0]
         with scratch_folder(target) as scratch:
             job = segment_large_file(
-                image,
+                seen,
                 self._segmenter,
                 settings.labels,
                 target,

@@ -12,6 +12,7 @@ from napari_medseg._types import InputError
 from napari_medseg.cli.console import follow, print_json, print_table, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001
 from napari_medseg.cli.options import with_config_options
+from napari_medseg.cli.places import channels_of
 from napari_medseg.cli.run import today
 from napari_medseg.comparing.settings import CompareConfig
 
@@ -29,6 +30,13 @@ def compare(
     ] = "auto",
     ignore: Annotated[
         int | None, typer.Option(help="Mask value of unlabelled pixels.")
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Channels of the images that are used, from 0: 2, or 0,2 (default: "
+            "all, of which a SAM sees the first three)."
+        ),
     ] = None,
     recipes: Annotated[
         str, typer.Option(help="Only these, by commas; by default all that fit.")
@@ -52,10 +60,14 @@ def compare(
         ):
             raise InputError(f"{out} is not an empty folder; choose another for --out.")
         from napari_medseg.comparing import trying
+        from napari_medseg.io.channel_choice import ChannelChoice
         from napari_medseg.io.pairs import as_annotation, read_pairs
 
         kind = as_annotation(annotation)
-        pairs = read_pairs(images, masks, annotation=kind, ignore=ignore)
+        choice = ChannelChoice(channels_of(channels))
+        pairs = read_pairs(
+            images, masks, annotation=kind, ignore=ignore, channels=choice
+        )
         for finding in pairs.findings:
             typer.echo(f"Note: {finding}", err=True)
         job = trying.compare(pairs, config, date=today())

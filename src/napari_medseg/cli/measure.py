@@ -10,7 +10,7 @@ import typer
 from napari_medseg._types import InputError, Progress
 from napari_medseg.cli.console import follow, print_json, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001
-from napari_medseg.cli.places import channel_of, check_out, numbers
+from napari_medseg.cli.places import check_out, numbers, seen_channel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,9 +65,9 @@ def measure(
 
         read = read_annotation(labels)
         stack = _stack(labels, read, names, classes=classes)
-        pixels = None if image is None else read_image(image)
+        pixels = None if image is None else seen_channel(read_image(image), channel)
         size = _size(read, pixels, pixel_size, unit)
-        table = follow(_measured(stack, pixels, channel, size), quiet=as_json)
+        table = follow(_measured(stack, pixels, size), quiet=as_json)
         write_table(out, table)
     one, many = ("class", "classes") if classes else ("object", "objects")
     there = table[(table["label"] > 0) & (table["area_px"] > 0)]
@@ -121,7 +121,7 @@ def _size(
 
 
 def _measured(
-    stack: LabelStack, image: ImageFile | None, channel: int | None, size: Size
+    stack: LabelStack, image: ImageFile | None, size: Size
 ) -> Job[pd.DataFrame]:
     """Measure the slices with labels, one after another."""
     from napari_medseg.layer_data.tables import measured_slice, put_together
@@ -143,8 +143,6 @@ def _measured(
     for step, number in enumerate(full or [0]):
         yield Progress(step, len(full), "measuring")
         index, part = slices[number]
-        pixels = None
-        if image is not None:
-            pixels = channel_of(image, image.region(places[number]), channel)
+        pixels = None if image is None else image.region(places[number])
         tables.append(measured_slice(stack, index, part, pixels, size))
     return put_together(tables)

@@ -79,14 +79,14 @@ def by_phrase(asked: Asked, *, as_json: bool) -> None:
     MedsegError
         Whatever is wrong, in a sentence.
     """
-    from napari_medseg.cli.places import channel_of, slice_of
+    from napari_medseg.cli.places import seen_channel, slice_of
     from napari_medseg.cli.prompt import write_slice
     from napari_medseg.io.images import read_image
     from napari_medseg.models.phrase import open_phrase
 
-    file = read_image(asked.image)
+    file = seen_channel(read_image(asked.image), asked.channel)
     index = slice_of(file, asked.at)
-    pixels = channel_of(file, file.region(index), asked.channel)
+    pixels = file.region(index)
     segmenter = open_phrase(asked.config, asked.device)
     partition = follow(segmenter.cutting(pixels), quiet=as_json)
     chosen = _chosen(partition, asked)

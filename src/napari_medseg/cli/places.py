@@ -11,7 +11,6 @@ from napari_medseg._types import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_medseg._types import FloatArray
     from napari_medseg.io.image_file import ImageFile
 
 CLICK = ("row", "column")
@@ -106,36 +105,49 @@ def slice_of(image: ImageFile, text: str | None) -> dict[str, int]:
     return dict(zip(lengths, places, strict=True))
 
 
-def channel_of(image: ImageFile, pixels: FloatArray, channel: int | None) -> FloatArray:
-    """Return one channel of an image, or all.
+def channels_of(text: str | None) -> tuple[int, ...]:
+    """Return which channels are meant: ``"2"`` or ``"0,2"``.
+
+    Parameters
+    ----------
+    text : str or None
+        What was typed after ``--channels``; None for nothing.
+
+    Returns
+    -------
+    tuple of int
+        Numbers from 0; empty for no choice.
+
+    Raises
+    ------
+    InputError
+        There is something else.
+    """
+    words = [word.strip() for word in text.split(",")] if text is not None else []
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise InputError(
+            f"--channels {text!r} cannot be used. Give the number of a channel, the "
+            "first of which is 0, or several with commas between, such as 2 or 0,2."
+        )
+    return tuple(map(int, words))
+
+
+def seen_channel(image: ImageFile, channel: int | None) -> ImageFile:
+    """Return an image of which one channel is read, or all.
 
     Parameters
     ----------
     image : ImageFile
         The image.
-    pixels : ndarray
-        ``float32 (C, Y, X)``, part of it.
     channel : int or None
         Which, from 0; None for all.
-
-    Returns
-    -------
-    ndarray
-        ``float32 (1, Y, X)``, or what was given.
 
     Raises
     ------
     InputError
         There is no such channel.
     """
-    if channel is None:
-        return pixels
-    if not 0 <= channel < len(pixels):
-        raise InputError(
-            f"{image.path} has no channel {channel}: there are {len(pixels)}, counted "
-            "from 0."
-        )
-    return pixels[channel : channel + 1]
+    return image if channel is None else image.of_channels([channel])
 
 
 def check_out(

@@ -14,9 +14,9 @@ from napari_medseg._types import InputError
 from napari_medseg.cli.console import follow, print_json, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001  (read by typer)
 from napari_medseg.cli.options import with_config_options
-from napari_medseg.cli.places import check_out
+from napari_medseg.cli.places import channels_of, check_out
 from napari_medseg.cli.run import today
-from napari_medseg.cli.run_file import FORMAT, check_values, read_yaml
+from napari_medseg.cli.run_file import FORMAT, check_channels, check_values, read_yaml
 from napari_medseg.io.atomic import atomic_path
 from napari_medseg.models.methods import NETWORKS
 
@@ -40,6 +40,8 @@ class PretrainingRun:
         What is pretrained.
     images : str
         Folder.
+    channels : str or None
+        Channels of the images that are used, from 0, such as ``2``; None for all.
     date : str
         Of the first run; the card has it.
     config : dict
@@ -50,6 +52,7 @@ class PretrainingRun:
 
     pretrain: str
     images: str
+    channels: str | None = None
     date: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
@@ -66,6 +69,7 @@ class PretrainingRun:
                 "pretrain` writes one beside each file of weights."
             )
         check_values(values, ("pretrain", "images", "date"), path)
+        check_channels(values, path)
         return values
 
     def save(self, path: Path) -> None:
@@ -91,6 +95,13 @@ def pretrain(
             "SAM of its own."
         ),
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Channels of the images that are used, from 0: 2, or 0,2 (default: "
+            "all)."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Run file of a pretraining to repeat.")
     ] = None,
@@ -111,15 +122,19 @@ def pretrain(
         check_out(out, (ENDING,), read, overwrite=overwrite)
         if not overwrite and run_path.exists() and run_path not in read:
             raise InputError(f"{run_path} exists; choose another name, or --overwrite.")
-        run = _run(config, images, method, settings)
+        run = _run(config, images, method, channels, settings)
         from napari_medseg.io import encoder_file
+        from napari_medseg.io.channel_choice import ChannelChoice
         from napari_medseg.training import pretraining
         from napari_medseg.training.conduct import Conduct
         from napari_medseg.training.pretraining_settings import Pretraining
 
         chosen = from_dict(Pretraining, run.config, str(config or "the command line"))
         conduct = Conduct(run.date, resume)
-        job = pretraining.pretrain(Path(run.images), run.pretrain, chosen, conduct)
+        choice = ChannelChoice(channels_of(run.channels))
+        job = pretraining.pretrain(
+            Path(run.images), run.pretrain, chosen, conduct, choice
+        )
         result = follow(job, quiet=as_json)
         encoder_file.save(out, result.file)
         replace(run, config=to_dict(result.config)).save(run_path)
@@ -130,6 +145,7 @@ def _run(
     config: Path | None,
     images: Path | None,
     method: str | None,
+    channels: str | None,
     settings: dict[str, Any],
 ) -> PretrainingRun:
     """Put together what a run file says and what the command line adds to it."""
@@ -140,6 +156,8 @@ def _run(
         values["images"] = str(images.absolute())
     if method is not None:
         values["pretrain"] = method
+    if channels is not None:
+        values["channels"] = channels
     if "images" not in values:
         raise InputError("--images is missing: give the folder, or --config.")
     values.setdefault("pretrain", next(iter(NETWORKS)))

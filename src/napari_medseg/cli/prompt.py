@@ -15,9 +15,9 @@ from napari_medseg.cli.phrase import Asked, by_phrase, check_use, settings_of
 from napari_medseg.cli.places import (
     BOX,
     CLICK,
-    channel_of,
     check_out,
     numbers,
+    seen_channel,
     slice_of,
 )
 from napari_medseg.cli.run import Device  # noqa: TC001
@@ -141,13 +141,14 @@ def prompt(
         from napari_medseg.models.backbone import load_backbone
         from napari_medseg.models.prompted import segment_prompts
 
-        file = read_image(image)
+        file = seen_channel(read_image(image), channel)
         index = slice_of(file, at)
         prompts = [_prompt(file, *group) for group in groups]
-        pixels = channel_of(file, file.region(index), channel)
-        rgb = file.rgb and channel is None
+        pixels = file.region(index)
         backbone = load_backbone(sam)
-        job = segment_prompts(pixels, prompts, backbone, device, rgb=rgb, idea=idea)
+        job = segment_prompts(
+            pixels, prompts, backbone, device, rgb=file.rgb, idea=idea
+        )
         found = follow(job, quiet=as_json)
         write_slice(out, file, index, found.labels)
     _tell(found, sam, out, as_json=as_json)

@@ -14,6 +14,7 @@ from napari_medseg._types import InputError
 from napari_medseg.cli.console import follow, print_json, print_table, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001  (read by typer)
 from napari_medseg.cli.options import with_config_options
+from napari_medseg.cli.places import channels_of
 from napari_medseg.cli.run_file import RunFile
 from napari_medseg.io.idrid import LAYOUT
 from napari_medseg.models.methods import METHODS, lookup_method
@@ -90,6 +91,13 @@ def train(
     ignore: Annotated[
         int | None, typer.Option(help="Mask value of unlabelled pixels.")
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Channels of the images that are used, from 0: 2, or 0,2 (default: "
+            "all, of which a SAM sees the first three)."
+        ),
+    ] = None,
     layout: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +136,7 @@ def train(
             "method": method,
             "annotation": annotation,
             "ignore": ignore,
+            "channels": channels,
             "layout": layout,
         }
         run = RunFile.assemble(config, given, settings, today())
@@ -183,14 +192,24 @@ def _check_out(out: Path, config: Path | None, *, overwrite: bool) -> Path:
 
 def _read(run: RunFile) -> Pairs:
     """Read the annotated images of a run."""
+    if run.layout == LAYOUT and run.channels is not None:
+        raise InputError(
+            "--channels is of pairs of images and masks; photographs of --layout idrid "
+            "are seen in colour. Leave it out."
+        )
     if run.layout == LAYOUT:
         from napari_medseg.io.idrid import read_idrid
 
         return read_idrid(Path(run.images))
+    from napari_medseg.io.channel_choice import ChannelChoice
     from napari_medseg.io.pairs import read_pairs
 
     return read_pairs(
-        run.images, run.masks, annotation=run.annotation, ignore=run.ignore
+        run.images,
+        run.masks,
+        annotation=run.annotation,
+        ignore=run.ignore,
+        channels=ChannelChoice(channels_of(run.channels)),
     )
 
 

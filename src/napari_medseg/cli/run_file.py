@@ -50,6 +50,8 @@ class RunFile:
         What the masks hold.
     ignore : int or None
         Mask value of unlabelled pixels.
+    channels : str or None
+        Channels of the images that are used, from 0, such as ``2``; None for all.
     layout : str
         How the folders lie: ``pairs``, or ``idrid``, where one folder holds all.
     date : str
@@ -65,6 +67,7 @@ class RunFile:
     method: str = "ptsam"
     annotation: Annotation = "auto"
     ignore: int | None = None
+    channels: str | None = None
     layout: str = "pairs"
     date: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -85,8 +88,8 @@ class RunFile:
         path : Path or None
             A run file to repeat.
         given : mapping
-            ``images``, ``masks``, ``method``, ``annotation``, ``ignore`` and
-            ``layout``; None where they were not given.
+            ``images``, ``masks``, ``method``, ``annotation``, ``ignore``,
+            ``channels`` and ``layout``; None where they were not given.
         settings : mapping
             Settings of the method that were given; they override the run file's.
         date : str
@@ -157,7 +160,32 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: ignore is {values['ignore']!r}, which is no whole number."
         )
+    check_channels(values, path)
     return values
+
+
+def check_channels(values: dict[str, Any], path: Path) -> None:
+    """Make channels the text that the command takes.
+
+    Parameters
+    ----------
+    values : dict
+        What stands in a run file; changed where a number was written.
+    path : Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        They are something else.
+    """
+    channels = values.get("channels")
+    if type(channels) is int:
+        values["channels"] = str(channels)
+    elif not isinstance(channels, str | None):
+        raise InputError(
+            f"{path}: channels is {channels!r}; write them as text, such as '0,2'."
+        )
 
 
 def check_layout(name: Any) -> None:

@@ -27,7 +27,8 @@ def estimate(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         or None;
         ``annotation``, ``ignore``: of the masks; ``settings``: those of
         `napari_medseg.quality.settings.QualitySettings`; ``next``: how many images to
-        name that should be annotated next; ``base``: checkpoint of the SAM, or None.
+        name that should be annotated next; ``base``: checkpoint of the SAM, or None;
+        ``channels`` of the images that are seen, which may be left out.
     context : Context
         Tells when the job is paused.
 
@@ -57,5 +58,6 @@ def estimate(arguments: Message, context: Context) -> Job[dict[str, Any]]:
         settings,
         count=arguments["next"],
         base=arguments["base"],
+        channels=arguments.get("channels", ()),
     )
     return (yield from aside(job, context)).to_dict()

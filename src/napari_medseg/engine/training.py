@@ -9,6 +9,7 @@ from napari_medseg._config import config_class, from_dict, to_dict
 from napari_medseg._types import InputError, Progress
 from napari_medseg.api import train_job
 from napari_medseg.io import model_file
+from napari_medseg.io.channel_choice import ChannelChoice
 from napari_medseg.io.pairs import (
     NO_MASK,
     Pair,
@@ -38,7 +39,7 @@ def check(arguments: Message, context: Context) -> Job[list[dict[str, str]]]:
     ----------
     arguments : dict
         ``images`` and ``masks``: two folders, or one twice; ``annotation``: what the
-        values mean.
+        values mean; ``channels`` of the images, which may be left out.
     context : Context
         Not used.
 
@@ -50,7 +51,8 @@ def check(arguments: Message, context: Context) -> Job[list[dict[str, str]]]:
     """
     yield Progress(0, None, "checking the annotated images")
     folders = Path(arguments["images"]), Path(arguments["masks"])
-    findings = check_pairs(*folders, arguments["annotation"])
+    kind, channels = arguments["annotation"], _channels(arguments)
+    findings = check_pairs(*folders, kind, channels=channels)
     rows = [_row(finding) for finding in findings if finding.problem != NO_MASK]
     rows += _left_out([finding for finding in findings if finding.problem == NO_MASK])
     named = {finding.file for finding in findings}
@@ -138,7 +140,8 @@ def pairs_of(arguments: Message) -> Pairs:
     Parameters
     ----------
     arguments : dict
-        ``pairs``, ``images``, ``masks`` and ``annotation``; see `train`.
+        ``pairs``, ``images``, ``masks`` and ``annotation``; see `train`; ``channels``
+        of the images of folders, which may be left out.
 
     Returns
     -------
@@ -153,12 +156,17 @@ def pairs_of(arguments: Message) -> Pairs:
     kind = arguments["annotation"]
     if arguments["pairs"] is None:
         folders = arguments["images"], arguments["masks"]
-        return read_pairs(*folders, annotation=kind)
+        return read_pairs(*folders, annotation=kind, channels=_channels(arguments))
     pairs = [
         Pair(item["name"], item["image"], item["annotation"], rgb=item["rgb"])
         for item in arguments["pairs"]
     ]
     return gather(pairs, annotation=kind)
+
+
+def _channels(arguments: Message) -> ChannelChoice:
+    """Return the channels of the images of folders that were chosen."""
+    return ChannelChoice(tuple(arguments.get("channels", ())))
 
 
 def _path(name: str | None) -> Path | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medseg._types import FloatArray, InputError, LabelArray
+from napari_medseg.io.channel_choice import ALL, ChannelChoice
 from napari_medseg.io.checks import Examined, Finding
 from napari_medseg.io.images import ImageFile, LabelImage, read_annotation, read_image
 from napari_medseg.io.raster import is_turned
@@ -24,13 +25,17 @@ SMALLEST_SIDE = 8
 """Images with fewer rows or columns (pixels) hold nothing to learn from."""
 
 
-def examine(image_path: Path, annotation_path: Path) -> list[Examined]:
+def examine(
+    image_path: Path, annotation_path: Path, choice: ChannelChoice = ALL
+) -> list[Examined]:
     """Read an image and its annotation once, and say what is wrong.
 
     Parameters
     ----------
     image_path, annotation_path : Path
         The files.
+    choice : ChannelChoice
+        Which channels of the image are used.
 
     Returns
     -------
@@ -39,7 +44,7 @@ def examine(image_path: Path, annotation_path: Path) -> list[Examined]:
         exceptions. At least one, without an image where nothing can be used.
     """
     findings: list[Finding] = []
-    picture = _read_image(image_path, findings)
+    picture = _read_image(image_path, choice, findings)
     mask = _read_mask(annotation_path, findings)
     if picture is None or mask is None or not _fit(picture, mask, findings):
         return [Examined(image_path, annotation_path, tuple(findings))]
@@ -148,10 +153,12 @@ def _length(picture: ImageFile, letter: str) -> int:
     return int(picture.data.shape[picture.axes.index(letter)])
 
 
-def _read_image(path: Path, findings: list[Finding]) -> ImageFile | None:
+def _read_image(
+    path: Path, choice: ChannelChoice, findings: list[Finding]
+) -> ImageFile | None:
     """Read an image; a failure becomes a finding."""
     try:
-        return read_image(path)
+        return choice.of(read_image(path))
     except InputError as error:
         findings.append(_as_finding(path, error))
         return None

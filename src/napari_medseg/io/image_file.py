@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from napari_medseg._types import FloatArray, InputError, LabelArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from napari_medseg.io.raw import ImageArray
@@ -59,6 +59,8 @@ class ImageFile:
         Unit by axis letter, such as ``µm``.
     rgb : bool
         Whether the three channels are red, green and blue.
+    shown : tuple of int
+        The channels of ``data`` that are read, in this order; empty for all.
     """
 
     path: Path
@@ -67,11 +69,43 @@ class ImageFile:
     scale: Mapping[str, float] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
     rgb: bool = False
+    shown: tuple[int, ...] = ()
 
     @property
     def channels(self) -> int:
-        """Number of channels; 1 where there is no channel axis."""
+        """Number of channels that are read; 1 where there is no channel axis."""
+        if self.shown:
+            return len(self.shown)
         return self.data.shape[self.axes.index("C")] if "C" in self.axes else 1
+
+    def of_channels(self, channels: Sequence[int]) -> ImageFile:
+        """Return the same file, of which some channels are read.
+
+        Parameters
+        ----------
+        channels : sequence of int
+            Which, from 0 and in the order that is wanted; at least one.
+
+        Returns
+        -------
+        ImageFile
+            Of no colours; ``data`` and ``axes`` are still those of the file.
+
+        Raises
+        ------
+        InputError
+            There is no such channel.
+        """
+        for channel in channels:
+            if not 0 <= channel < self.channels:
+                are = "is" if self.channels == 1 else "are"
+                raise InputError(
+                    f"{self.path} has no channel {channel} (there {are} "
+                    f"{self.channels}, counted from 0). Choose another channel."
+                )
+        known = self.shown or range(self.channels)
+        shown = tuple(known[channel] for channel in channels)
+        return replace(self, shown=shown, rgb=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -165,8 +199,12 @@ class ImageFile:
         InputError
             A part of the file is damaged.
         """
-        where = {"C": slice(None), "Y": rows, "X": columns} | dict(index or {})
+        first = min(self.shown, default=0)
+        band = slice(first, max(self.shown) + 1 if self.shown else None)
+        where = {"C": band, "Y": rows, "X": columns} | dict(index or {})
         part = self.data[tuple(where.get(letter, 0) for letter in self.axes)]
+        if "C" in self.axes and self.shown:
+            part = part[[channel - first for channel in self.shown]]
         # float64 beyond float32 becomes infinite, which is kept as such here.
         with np.errstate(over="ignore"):
             image: FloatArray = np.ascontiguousarray(part, dtype=np.float32)

@@ -110,6 +110,8 @@ class Pairs(Sequence[Pair]):
         Warnings.
     class_names : tuple of str
         Names of the classes, background first, where they are known.
+    shown : tuple of int
+        Which channels of their files the images are, where they were chosen.
     """
 
     pairs: tuple[Pair, ...]
@@ -117,6 +119,7 @@ class Pairs(Sequence[Pair]):
     class_values: tuple[int, ...]
     findings: tuple[Finding, ...] = ()
     class_names: tuple[str, ...] = ()
+    shown: tuple[int, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Pair: ...

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from napari_medseg._types import InputError, LabelArray
+from napari_medseg.io.channel_choice import ALL, ChannelChoice
 from napari_medseg.io.checks import (
     AnnotationKind,
     Examined,
@@ -88,6 +89,7 @@ def read_pairs(
     *,
     annotation: Annotation = "auto",
     ignore: int | None = None,
+    channels: ChannelChoice = ALL,
 ) -> Pairs:
     """Read annotated images; of stacks the slices that are annotated.
 
@@ -109,6 +111,8 @@ def read_pairs(
     ignore : int, optional
         The value of unlabelled pixels. With sparse annotations it takes the part
         of 0, which is then background.
+    channels : ChannelChoice
+        Which channels of the images are used; by default all.
 
     Returns
     -------
@@ -122,7 +126,7 @@ def read_pairs(
         named on a line of its own.
     """
     matching = match(Path(images), Path(masks))
-    examined = [item for paths in matching.pairs for item in examine(*paths)]
+    examined = [item for paths in matching.pairs for item in examine(*paths, channels)]
     kind, findings = _assess(matching, examined, annotation, ignore)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
@@ -133,7 +137,8 @@ def read_pairs(
     read = [_pair(item, Path(images)) for item in examined if item.image is not None]
     if not read:
         raise InputError("\n".join(str(finding) for finding in findings))
-    return _build(alike(read), kind, ignore, findings)
+    pairs = _build(alike(read), kind, ignore, findings)
+    return replace(pairs, shown=channels.chosen)
 
 
 def check_pairs(
@@ -141,6 +146,7 @@ def check_pairs(
     masks: str | Path,
     kind: Annotation = "auto",
     ignore: int | None = None,
+    channels: ChannelChoice = ALL,
 ) -> list[Finding]:
     """Check images and masks without raising for a bad file.
 
@@ -152,6 +158,8 @@ def check_pairs(
         What the masks' values mean.
     ignore : int, optional
         The value of unlabelled pixels.
+    channels : ChannelChoice
+        Which channels of the images are used; by default all.
 
     Returns
     -------
@@ -163,7 +171,7 @@ def check_pairs(
     except InputError as error:
         problem, _, remedy = str(error).rstrip(".").rpartition(". ")
         return [Finding(str(masks), f"cannot be matched ({problem})", remedy, "error")]
-    examined = [item for paths in matching.pairs for item in examine(*paths)]
+    examined = [item for paths in matching.pairs for item in examine(*paths, channels)]
     findings = _assess(matching, examined, kind, ignore)[1]
     return sorted(findings, key=lambda finding: finding.severity)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_medseg._config import to_dict
 from napari_medseg._types import InputError, MedsegError, Progress
+from napari_medseg.io.channel_choice import ALL, ChannelChoice
 from napari_medseg.io.images import image_files, read_image
 from napari_medseg.io.stems import is_image
 from napari_medseg.quality.accuracy import SCORES
@@ -177,6 +178,7 @@ def estimate(
     segmenter: AnySegmenter,
     prepared: Prepared,
     count: int = 0,
+    channels: ChannelChoice = ALL,
 ) -> Job[Estimate]:
     """Segment images without annotations, and predict how good the results are.
 
@@ -190,6 +192,8 @@ def estimate(
         Of `prepare`, for the classes of the model.
     count : int
         How many images to name that should be annotated next.
+    channels : ChannelChoice
+        Which channels of the images the model sees.
 
     Yields
     ------
@@ -214,7 +218,9 @@ def estimate(
     for step, path in enumerate(files, start=1):
         name = _name(path, images)
         try:
-            judged[name], examples = _judge_file(path, segmenter, prepared.judge)
+            judged[name], examples = _judge_file(
+                path, segmenter, prepared.judge, channels
+            )
         except (MedsegError, OSError, ValueError) as error:
             reason = str(error)
             failures[name] = reason if str(path) in reason else f"{path}: {reason}"
@@ -253,16 +259,18 @@ def _name(path: Path, images: Path | Sequence[Path]) -> str:
 
 
 def _judge_file(
-    path: Path, segmenter: AnySegmenter, judge: Judge
+    path: Path, segmenter: AnySegmenter, judge: Judge, channels: ChannelChoice
 ) -> tuple[Judgement, tuple[Example, ...]]:
     """Segment and judge an image, of a stack all slices; give windows of the first."""
     first: tuple[Example, ...] = ()
     slices = []
-    for _, plane in read_image(path).slices():
+    image = read_image(path)
+    for _, plane in channels.of(image).slices():
         examples = judge.examples(plane, segmenter.predict(plane).labels)
         slices.append(judge.judged(examples, fingerprint(plane)))
         first = first or examples
-    return merged(slices), first
+    whole = merged(slices)
+    return replace(whole, note=f"{channels.note(image)} {whole.note}".strip()), first
 
 
 def _order(judgement: Judgement) -> tuple[bool, float, float]:

@@ -159,6 +159,7 @@ def _provenance(
     return {
         "data": pairs.digest,
         "images": len(pairs),
+        **({"channels": list(pairs.shown)} if pairs.shown else {}),
         "seed": config.seed,
         "date": conduct.date,
     }

@@ -57,6 +57,8 @@ def card_of(
     plain |= {"device": "auto", "unlabelled": Path(study.config.unlabelled).name}
     fields: dict[str, Any] = {"config": plain} | own
     known: dict[str, Any] = {"images": len(study.pairs)}
+    if study.pairs.shown:
+        known["channels"] = list(study.pairs.shown)
     shown = f"{title}, {len(study.pairs)} images"
     if others := len(study.unlabelled):
         known["unlabelled"] = {"images": others, "data": study.unlabelled.digest}

@@ -19,6 +19,7 @@ import torch
 from napari_medseg._config import to_dict
 from napari_medseg._release import release
 from napari_medseg._types import InputError, Job
+from napari_medseg.io.channel_choice import ALL, ChannelChoice
 from napari_medseg.io.encoder_file import EncoderCard, EncoderFile
 from napari_medseg.io.normalise import Normalisation
 from napari_medseg.models.methods import NETWORKS
@@ -102,7 +103,11 @@ class PretrainingResult:
 
 
 def pretrain(
-    images: Path, method: str, config: Pretraining, conduct: Conduct = CONDUCT
+    images: Path,
+    method: str,
+    config: Pretraining,
+    conduct: Conduct = CONDUCT,
+    channels: ChannelChoice = ALL,
 ) -> Job[PretrainingResult]:
     """Pretrain an encoder on images without labels.
 
@@ -116,6 +121,8 @@ def pretrain(
         Settings; `Pretraining.superpixel` is worth a look.
     conduct : Conduct
         Checkpoints and when to stop; when stopped, what was learned is kept.
+    channels : ChannelChoice
+        Which channels of the images are used; by default all.
 
     Yields
     ------
@@ -136,7 +143,9 @@ def pretrain(
     """
     started = time.monotonic()
     subject = _subject(method)
-    found = yield from read_unlabelled(images, config.reduction, subject.normalisation)
+    found = yield from read_unlabelled(
+        images, config.reduction, subject.normalisation, channels
+    )
     model = subject.model(len(found.normalisation.channels), config)
     superpixels = yield from find_all(
         [item.image for item in found.images],

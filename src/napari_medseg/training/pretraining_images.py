@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_medseg._types import Job, LabelArray
+    from napari_medseg.io.channel_choice import ChannelChoice
     from napari_medseg.io.image_file import ImageFile
 
 
@@ -67,7 +68,10 @@ class Unlabelled(NamedTuple):
 
 
 def read_unlabelled(
-    folder: Path, reduction: int, choose: Callable[[int, bool], Normalisation]
+    folder: Path,
+    reduction: int,
+    choose: Callable[[int, bool], Normalisation],
+    channels: ChannelChoice,
 ) -> Job[Unlabelled]:
     """Read all images of a folder and of the folders in it.
 
@@ -80,6 +84,8 @@ def read_unlabelled(
     choose : callable
         Gives the normalisation, of the number of channels and of whether they are
         red, green and blue.
+    channels : ChannelChoice
+        Which channels of the images are used.
 
     Yields
     ------
@@ -105,7 +111,7 @@ def read_unlabelled(
     for index, path in enumerate(files):
         yield Progress(index, len(files), "reading the images")
         try:
-            file = read_image(path)
+            file = channels.of(read_image(path))
             planes = [plane for _, plane in file.slices()]
         except InputError as error:
             problems.append(str(error))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medseg._types import InputError, Job, Progress
+from napari_medseg.io.channel_choice import ChannelChoice
 from napari_medseg.io.images import image_files, read_image
 from napari_medseg.io.normalise import suited
 from napari_medseg.io.stems import told_apart
@@ -134,7 +135,7 @@ def read_unlabelled(folder: str, pairs: Pairs, seed: int) -> Job[Unlabelled]:
             break
         path = files[place]
         try:
-            file = read_image(path)
+            file = ChannelChoice(learned=pairs.shown).of(read_image(path))
             _check_room(path, file, room)
             for image in _slices(file, pairs, seed):
                 _check(path, image, pairs)

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg.io.exports import FORMATS, has_parquet
+from napari_medseg.widgets._channels import Channels
 from napari_medseg.widgets._combo import combo
 from napari_medseg.widgets._folded import Folded
 from napari_medseg.widgets._mirrored import is_mirrored, mirrored_box
@@ -79,6 +80,10 @@ class BatchChoice(QWidget):
         self._masks.setObjectName("masks")
         self._masks.setToolTip("Of models whose classes may overlap, such as lesions")
         self._mirrored = mirrored_box(self.models)
+        self._channels = Channels(
+            "as the model learned",
+            "Of images with several stains: the channels that the model sees.",
+        )
         self._workers = QSpinBox()
         self._workers.setObjectName("workers")
         self._workers.setRange(1, max(1, os.cpu_count() or 1))
@@ -96,14 +101,15 @@ class BatchChoice(QWidget):
         form = QFormLayout()
         form.addRow("model", self.models)
         form.addRow("result", self._result)
-        settings, workers = QWidget(), QFormLayout()
-        workers.addRow("processes", self._workers)
-        workers.addRow("cluster", self._cluster)
+        settings, rows = QWidget(), QFormLayout()
+        rows.addRow("channels", self._channels)
+        rows.addRow("processes", self._workers)
+        rows.addRow("cluster", self._cluster)
         inside = QVBoxLayout(settings)
         inside.setContentsMargins(0, 0, 0, 0)
         inside.addWidget(self._sliders)
         inside.addWidget(self._mirrored)
-        inside.addLayout(workers)
+        inside.addLayout(rows)
         written = QWidget()
         inside = QVBoxLayout(written)
         inside.setContentsMargins(0, 0, 0, 0)
@@ -137,6 +143,7 @@ class BatchChoice(QWidget):
         return {
             "model": self.models.model,
             "device": preferences().device,
+            "channels": self._channels.numbers,
             "mirrored": is_mirrored(self._mirrored),
             **labels,
             self._sliders.kind: self._sliders.values(),
@@ -169,6 +176,7 @@ class BatchChoice(QWidget):
         self._probabilities.setChecked(bool(settings.get("probabilities", False)))
         self._masks.setChecked(bool(settings.get("masks", False)))
         self._mirrored.setChecked(bool(settings.get("mirrored", False)))
+        self._channels.show_numbers(settings.get("channels") or ())
         self._workers.setValue(workers)
         self._cluster.setText(cluster)
 

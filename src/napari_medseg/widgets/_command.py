@@ -39,6 +39,7 @@ def train_command(
     method: str,
     annotation: str,
     config: Mapping[str, Any],
+    channels: Sequence[int] = (),
 ) -> str:
     """Return the line that trains as the form does.
 
@@ -52,6 +53,8 @@ def train_command(
         As the command takes them.
     config : mapping
         Settings that differ from the defaults.
+    channels : sequence of int
+        Channels of the images that are used; empty for all.
 
     Returns
     -------
@@ -59,7 +62,7 @@ def train_command(
         To paste into a terminal.
     """
     words = ["train", "--images", str(images), "--masks", str(masks)]
-    words += ["--method", method, "--annotation", annotation]
+    words += ["--method", method, "--annotation", annotation, *_channels(channels)]
     return _line([*words, *_options(config), "--out", str(out)])
 
 
@@ -71,6 +74,7 @@ def segment_command(
     objects: Mapping[str, Any] | None,
     classes: Mapping[str, Any] | None = None,
     device: str = "auto",
+    channels: Sequence[int] = (),
     mirrored: bool = False,
     formats: Sequence[str] = (),
     probabilities: bool = False,
@@ -95,6 +99,8 @@ def segment_command(
         Settings of classes.
     device : str
         Where to compute.
+    channels : sequence of int
+        Channels of the images that the model sees; empty for those that it learned.
     mirrored : bool
         Whether each image is seen mirrored in four ways.
     formats : sequence of str
@@ -121,7 +127,7 @@ def segment_command(
     words += _options(classes or {})
     if device != "auto":
         words += ["--device", device]
-    words += ["--mirrored"] if mirrored else []
+    words += [*_channels(channels), *(["--mirrored"] if mirrored else [])]
     if formats:
         words += ["--export", ",".join(formats)]
     if probabilities:
@@ -236,7 +242,13 @@ def measure_command(
 
 
 def estimate_command(
-    images: Path, model: str, references: Path, *, annotation: str, following: int
+    images: Path,
+    model: str,
+    references: Path,
+    *,
+    annotation: str,
+    following: int,
+    channels: Sequence[int] = (),
 ) -> str:
     """Return the line that predicts quality as the form does.
 
@@ -252,6 +264,8 @@ def estimate_command(
         What their masks hold.
     following : int
         How many images to name that should be annotated next.
+    channels : sequence of int
+        Channels of the images that the model sees; empty for those that it learned.
 
     Returns
     -------
@@ -260,7 +274,13 @@ def estimate_command(
     """
     words = ["estimate", "--images", str(images), "--model", model]
     words += ["--references", str(references), "--annotation", annotation]
+    words += _channels(channels)
     return _line([*words, "--next", str(following)])
+
+
+def _channels(channels: Sequence[int]) -> list[str]:
+    """Return channels as the commands take them."""
+    return ["--channels", ",".join(map(str, channels))] if channels else []
 
 
 def _numbers(values: Sequence[float]) -> str:

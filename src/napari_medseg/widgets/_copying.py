@@ -14,7 +14,7 @@ from napari_medseg.io.images import image_stem, read_annotation, read_image
 from napari_medseg.layer_data.label_stack import CLASSES, label_stack
 from napari_medseg.layer_data.tables import physical_size
 from napari_medseg.widgets._command import measure_command, prompt_command
-from napari_medseg.widgets._in_file import changed, check_whole, in_file, path_of
+from napari_medseg.widgets._in_file import changed, in_file, path_of, shown_channel
 from napari_medseg.widgets._layers import (
     all_slices,
     as_image,
@@ -84,7 +84,7 @@ def prompt_line(canvas: AnnotationCanvas | None) -> Callable[[], str]:
 
 
 def segment_line(
-    images: Sequence[Image], line: Callable[[list[Path]], str]
+    images: Sequence[Image], line: Callable[[list[Path], list[int]], str]
 ) -> Callable[[], str]:
     """Return what finds the command that segments layers.
 
@@ -93,7 +93,7 @@ def segment_line(
     images : sequence of Image
         The layers.
     line : callable
-        Gives the command for their files.
+        Gives the command for their files, and for channels of them, if not all.
 
     Returns
     -------
@@ -106,25 +106,29 @@ def segment_line(
         A layer is not from a file.
     """
     paths = [path_of(image) for image in images]
-    checks = [_check(path, image) for path, image in zip(paths, images, strict=True)]
+    finds = [_shown(path, image) for path, image in zip(paths, images, strict=True)]
 
     def checked() -> str:
-        for check in checks:
-            check()
-        return line(paths)
+        channels = {find() for find in finds}
+        if len(channels) > 1:
+            raise InputError(
+                "The layers show different channels of their files, and a command "
+                "takes the same of all. Copy it for one layer after another."
+            )
+        return line(paths, [each for each in channels if each is not None])
 
     return checked
 
 
-def _check(path: Path, image: Image) -> Callable[[], None]:
-    """Return what refuses a layer that is not its file, in any thread."""
+def _shown(path: Path, image: Image) -> Callable[[], int | None]:
+    """Return what tells which channel a layer shows, or refuses it; in any thread."""
     name, rgb, planes = image.name, bool(image.rgb), all_slices(image)
     data = image.data[0] if image.multiscale else image.data
 
     def read(part: Plane) -> FloatArray:
         return as_image(part.of(data), name, rgb=rgb)
 
-    return partial(check_whole, path, name, planes, read, rgb=rgb)
+    return partial(shown_channel, path, name, planes, read, rgb=rgb)
 
 
 def measure_line(labels: Labels | None, image: Image | None) -> Callable[[], str]:

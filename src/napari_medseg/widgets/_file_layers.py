@@ -55,7 +55,8 @@ def add_image_layers(viewer: napari.Viewer, image: ImageFile) -> list[Image]:
                 viewer,
                 _Channel(image.data, image.axes.index("C"), channel),
                 placed,
-                name=f"{name}: channel {channel + 1}",
+                # counted as commands and tables count
+                name=f"{name}: channel {channel}",
                 rgb=False,
                 colormap=COLOURS[channel % len(COLOURS)],
                 blending="additive",

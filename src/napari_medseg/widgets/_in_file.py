@@ -103,17 +103,18 @@ def in_file(
     raise InputError(changed(name, path))
 
 
-def check_whole(
+def shown_channel(
     path: Path,
     name: str,
     planes: Sequence[Plane],
     read: Callable[[Plane], FloatArray],
     *,
     rgb: bool,
-) -> None:
-    """Refuse a layer that is not its file, slice by slice; any thread may call.
+) -> int | None:
+    """Tell which channel of its file a layer shows; any thread may call.
 
-    A command on the file sees just what the layer shows.
+    With that channel a command on the file sees just what the layer shows; other
+    layers are refused, slice by slice.
 
     Parameters
     ----------
@@ -128,27 +129,36 @@ def check_whole(
     rgb : bool
         Whether the channels are red, green and blue.
 
+    Returns
+    -------
+    int or None
+        None where it shows all that there is.
+
     Raises
     ------
     InputError
-        The file cannot be read, or holds something else: other values, more channels,
-        or axes of which others make a stack, or channels.
+        The file cannot be read, or holds something else: other values, or axes of
+        which others make a stack, or channels.
     """
     image = read_image(path)
     there = {tuple(place.values()): place for place in image.indices()}
-    if image.channels > 1 and not (rgb and image.rgb):
-        raise InputError(
-            f"A command sees all {image.channels} channels of {path.name}, and {name} "
-            "is not that. Save the layer as a file of its own, and open that."
-        )
     if set(there) != {plane.index for plane in planes}:
         raise InputError(changed(name, path))
     if {(plane.rows.stop, plane.columns.stop) for plane in planes} != {image.size}:
         raise InputError(changed(name, path))
+    all_there = image.channels == 1 or (rgb and image.rgb)
+    left: list[int | None] = [None] if all_there else [*range(image.channels)]
     for part in chain.from_iterable(map(_tiles, planes)):
         found = image.region(there[part.index], part.rows, part.columns)
-        if not _same(found, read(part)):
+        wanted = read(part)
+        left = [each for each in left if _same(_channel(found, each), wanted)]
+        if not left:
             raise InputError(changed(name, path))
+    return left[0]
+
+
+def _channel(pixels: FloatArray, channel: int | None) -> FloatArray:
+    return pixels if channel is None else pixels[channel : channel + 1]
 
 
 def _tiles(plane: Plane) -> Iterator[Plane]:

@@ -64,12 +64,15 @@ class ReviewedRun:
         Name or file of the model; empty where it is not noted.
     card : ModelCard or None
         Its card, where it was tuned and is at hand.
+    channels : tuple of int
+        Channels that the user chose for it; empty for no choice.
     """
 
     out: Path
     results: tuple[Result, ...]
     model: str
     card: ModelCard | None
+    channels: tuple[int, ...] = ()
 
     @property
     def is_judged(self) -> bool:
@@ -138,9 +141,12 @@ def read_run(out: Path) -> tuple[ReviewedRun, bool]:
             "folder of its results."
         )
     settings = read_made(out).get("settings")
-    model = str(settings.get("model", "")) if isinstance(settings, dict) else ""
+    settings = settings if isinstance(settings, dict) else {}
+    model = str(settings.get("model", ""))
+    found = settings.get("channels")
+    channels = tuple(map(int, found)) if isinstance(found, list) else ()
     objects = any(row.objects is not None for row in rows)
-    return ReviewedRun(out, results, model, card_of(model)), objects
+    return ReviewedRun(out, results, model, card_of(model), channels), objects
 
 
 def card_of(model: str) -> ModelCard | None:

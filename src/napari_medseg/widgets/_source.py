@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medseg.widgets._annotation_note import read_note
+from napari_medseg.widgets._channels import Channels
 from napari_medseg.widgets._combo import layer_choice
 from napari_medseg.widgets._kind import KindChoice, noted_kind
 
@@ -93,6 +94,9 @@ class Source(QWidget):
         self._labels = layer_choice(Labels, "Its annotation")
         self._images = Folder("images", "Folder of the images")
         self._masks = Folder("masks", "Folder of their masks; may be the same folder")
+        self._channels = Channels(
+            "all", "Of images with several stains: the channels that are trained on."
+        )
         self._tabs = QTabWidget()
         self._tabs.setObjectName("source")
         for title, rows in (
@@ -100,7 +104,14 @@ class Source(QWidget):
                 "layers",
                 (("image", self._image.native), ("annotation", self._labels.native)),
             ),
-            ("folders", (("images", self._images), ("masks", self._masks))),
+            (
+                "folders",
+                (
+                    ("images", self._images),
+                    ("masks", self._masks),
+                    ("channels", self._channels),
+                ),
+            ),
         ):
             page = QWidget()
             form = QFormLayout(page)
@@ -122,6 +133,7 @@ class Source(QWidget):
             self._images.changed,
             self._masks.changed,
             self._kind.changed,
+            self._channels.textChanged,
             self._tabs.currentChanged,
         ):
             signal.connect(lambda *_: self.changed.emit())
@@ -153,6 +165,11 @@ class Source(QWidget):
         """The annotation layer."""
         found: Labels | None = self._labels.value
         return found
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of the folder's images that are trained on; empty for all."""
+        return self._channels.numbers if self.from_folders else []
 
     def choose_layers(self, image: Image, labels: Labels) -> None:
         """Choose two layers of the viewer."""
@@ -204,4 +221,9 @@ class Source(QWidget):
     def describe(self) -> dict[str, Any]:
         """Return the folders as the engine's jobs take them."""
         images, masks = self.folders() or ("", "")
-        return {"images": str(images), "masks": str(masks), "annotation": self.kind}
+        return {
+            "images": str(images),
+            "masks": str(masks),
+            "annotation": self.kind,
+            "channels": self.channels,
+        }

@@ -284,6 +284,7 @@ class ReviewWidget(QWidget):
             "settings": {"device": device},
             "next": NEXT,
             "base": None,
+            "channels": list(run.channels),
         }
 
     def _the_run(self) -> tuple[ReviewedRun, ReviewedFolder]:
@@ -352,6 +353,7 @@ class ReviewWidget(QWidget):
             shown.training.path,
             annotation=shown.meaning,
             following=NEXT,
+            channels=run.channels,
         )
         return lambda: line
 

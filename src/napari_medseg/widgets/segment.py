@@ -315,9 +315,10 @@ class SegmentWidget(QWidget):
             "mirrored": is_mirrored(self._mirrored),
         }
 
-        def line(files: list[Path]) -> str:
+        def line(files: list[Path], channels: list[int]) -> str:
             # beside the file, which may be an image in a file
-            return segment_command(files, file_of(files[0]).parent / "segmented", **how)
+            out = file_of(files[0]).parent / "segmented"
+            return segment_command(files, out, channels=channels, **how)
 
         return segment_line(self._images(), line)
 

@@ -344,6 +344,7 @@ class TuneWidget(QWidget):
             method=self.method,
             annotation=self.source.kind,
             config=self.config(),
+            channels=self.source.channels,
         )
         QApplication.clipboard().setText(line)
         return line
