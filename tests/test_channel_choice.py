@@ -146,6 +146,7 @@ def test_a_grey_image_has_channel_0_alone(tmp_path: Path) -> None:
         (ALL, 3, (), False),
         (ChannelChoice(chosen=(1,)), 3, (1,), False),
         (ChannelChoice(chosen=(1,), learned=(2,), needed=1), 3, (1,), False),
+        (ChannelChoice(chosen=(1,)), 1, (), False),
         (ChannelChoice(learned=(2,), needed=1), 3, (2,), False),
         (ChannelChoice(learned=(2,), needed=1), 1, (), False),
         (ChannelChoice(learned=(2,), needed=1), 2, (0,), True),

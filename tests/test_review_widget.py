@@ -257,6 +257,26 @@ def test_what_cannot_be_reviewed_gets_a_sentence(
     assert not form.engine.jobs
 
 
+def test_the_channels_of_the_run_are_judged_and_trained_on(
+    viewer: Any, qtbot: Any, out: Path, tmp_path: Path
+) -> None:
+    made = {"model_name": MODEL, "settings": {"model": MODEL, "channels": [2]}}
+    (out / PROVENANCE).write_text(json.dumps(made))
+    form = Form(viewer, qtbot, out, write_training(tmp_path / "training"))
+    form.press("Annotate this next")
+    _, asked, task = form.engine.jobs.pop()
+    assert asked["channels"] == [2]
+    task.listener.on_failed(InputError("Enough."))
+    form.choose("bad")
+    form.accept("bad")
+    form.press("tune")
+    docks = viewer.window.dock_widgets.values()
+    tune = next(each for each in docks if isinstance(each, TuneWidget))
+    assert tune.source.channels == [2]
+    tune.source.choose_folders(tmp_path / "others", tmp_path / "others")
+    assert tune.source.channels == []
+
+
 def test_masks_get_the_values_of_those_that_the_model_knows(tmp_path: Path) -> None:
     write_image(tmp_path / "new" / "a.tif", 1)
     write_labels(tmp_path / "results" / "a.tif", predicted(1))

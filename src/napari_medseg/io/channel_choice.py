@@ -22,7 +22,8 @@ class ChannelChoice:
     Attributes
     ----------
     chosen : tuple of int
-        Those that a person chose, from 0; empty for no choice.
+        Those that a person chose, from 0; empty for no choice. Where one was chosen, a
+        file with a single channel is taken to hold that one.
     learned : tuple of int
         Those that a model was trained on, seen in files that have them; empty where it
         was trained on whole images.
@@ -59,7 +60,8 @@ class ChannelChoice:
             It lacks a channel that was chosen.
         """
         if self.chosen:
-            return image.of_channels(self.chosen)
+            alone = len(self.chosen) == image.channels == 1
+            return image if alone else image.of_channels(self.chosen)
         seen = self._learned_in(image) or self._first_of(image)
         return image.of_channels(seen) if seen else image
 

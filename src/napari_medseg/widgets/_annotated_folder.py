@@ -85,6 +85,11 @@ class AnnotatedFolder:
         """The model that Tune goes on from; here it begins afresh."""
         return ""
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the images that are trained on; here all."""
+        return ()
+
     def note_kind(self, kind: str) -> None:
         """Note what the values mean, where there are annotations.
 

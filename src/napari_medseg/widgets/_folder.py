@@ -357,7 +357,7 @@ class FolderSession(QObject):
             self._tell("No image is annotated yet. Annotate at least one.")
             return
         widget = plugin_form(self._viewer, "Tune")
-        widget.source.choose_folders(folder.images, folder.annotations)
+        widget.source.choose_folders(folder.images, folder.annotations, folder.channels)
         widget.source.choose_kind(self._kind)
         if folder.start_from:
             widget.go_on_from(folder.start_from)

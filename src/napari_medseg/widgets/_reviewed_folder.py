@@ -71,6 +71,8 @@ class ReviewedFolder(AnnotatedFolder):
         The model that Tune goes on from; empty for none.
     chosen : tuple of str
         Results to annotate next, by name.
+    seen : tuple of int
+        Channels of the images that the model sees; empty for all.
     """
 
     training: TrainingFolder
@@ -80,6 +82,7 @@ class ReviewedFolder(AnnotatedFolder):
     values: tuple[int, ...] = ()
     model: str = ""
     chosen: tuple[str, ...] = ()
+    seen: tuple[int, ...] = ()
     _accepted: dict[Path, AnnotationFile] = field(default_factory=dict)
 
     @property
@@ -91,6 +94,11 @@ class ReviewedFolder(AnnotatedFolder):
     def start_from(self) -> str:
         """The model that Tune goes on from."""
         return self.model
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the images that Tune goes on with."""
+        return self.seen
 
     def note_kind(self, kind: str) -> None:
         """Change nothing: accepted masks are as those that are there."""

@@ -80,6 +80,12 @@ class ReviewedRun:
         return any(each.quality is not None for each in self.results)
 
     @property
+    def seen(self) -> tuple[int, ...]:
+        """Channels that the model saw: chosen, or learned; empty for all."""
+        learned = self.card.provenance.get("channels", ()) if self.card else ()
+        return self.channels or tuple(map(int, learned))
+
+    @property
     def values(self) -> tuple[int, ...]:
         """The mask value of each class; empty where not known."""
         found = self.card.provenance.get("class_values", ()) if self.card else ()

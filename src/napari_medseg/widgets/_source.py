@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
 from qtpy.QtCore import Signal
@@ -22,6 +22,9 @@ from napari_medseg.widgets._annotation_note import read_note
 from napari_medseg.widgets._channels import Channels
 from napari_medseg.widgets._combo import layer_choice
 from napari_medseg.widgets._kind import KindChoice, noted_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Folder(QWidget):
@@ -177,9 +180,14 @@ class Source(QWidget):
         self._image.value = image
         self._labels.value = labels
 
-    def choose_folders(self, images: Path, masks: Path) -> None:
-        """Choose two folders."""
+    def choose_folders(
+        self, images: Path, masks: Path, channels: Sequence[int] = ()
+    ) -> None:
+        """Choose two folders, and channels of the images; none for all."""
         self._tabs.setCurrentIndex(1)
+        # of the same images the user has the last word
+        if channels or images != self._images.path:
+            self._channels.show_numbers(channels)
         self._images.set_path(images)
         self._masks.set_path(masks)
 

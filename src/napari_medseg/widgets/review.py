@@ -221,6 +221,7 @@ class ReviewWidget(QWidget):
             run.values,
             run.model,
             self._chosen,
+            run.seen,
         )
         self.annotate.folder.show(self._shown)
         judged_by = sum(each.quality is not None for each in run.results)
