@@ -53,12 +53,7 @@ def compare(
         names = tuple(name.strip() for name in recipes.split(",") if name.strip())
         given = {**settings, "recipes": names}
         config = from_dict(CompareConfig, given, "the command line")
-        if (
-            out is not None
-            and out.exists()
-            and (not out.is_dir() or any(out.iterdir()))
-        ):
-            raise InputError(f"{out} is not an empty folder; choose another for --out.")
+        _check_out(out)
         from napari_medseg.comparing import trying
         from napari_medseg.io.channel_choice import ChannelChoice
         from napari_medseg.io.pairs import as_annotation, read_pairs
@@ -77,7 +72,7 @@ def compare(
             files = {name: str(path) for name, path in saved.items()}
             print_json(found.to_dict() | {"models": files})
             return
-        _print(found, saved)
+        _print(found, saved, channels)
 
 
 def _check_out(out: Path | None) -> None:
@@ -86,7 +81,7 @@ def _check_out(out: Path | None) -> None:
         raise InputError(f"{out} is not an empty folder; choose another for --out.")
 
 
-def _print(found: Comparison, saved: dict[str, Path]) -> None:
+def _print(found: Comparison, saved: dict[str, Path], channels: str | None) -> None:
     """Print the ranked table, and the advice below it."""
     rows = [
         [
@@ -107,9 +102,10 @@ def _print(found: Comparison, saved: dict[str, Path]) -> None:
     model = saved.get(taken, taken)
     if found.chosen.model is None or taken in saved:
         # compared by the objects, so that is what is asked for
-        objects = " --instances" if found.chosen.figures[1] is not None else ""
-        typer.echo(
-            f"napari-medseg segment IMAGES --model {model} --out RESULTS{objects}"
-        )
+        more = " --instances" if found.chosen.figures[1] is not None else ""
+        # what was trained remembers its channels
+        if channels is not None and taken not in saved:
+            more += f" --channels {channels}"
+        typer.echo(f"napari-medseg segment IMAGES --model {model} --out RESULTS{more}")
     else:
         typer.echo("With --out FOLDER the trained models are kept.")
