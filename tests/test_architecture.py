@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = tuple(
             "instances object_settings measurements blocks",
             "samples",
         ),
-        ("models",),
+        ("models", "remembered"),
         (
             "windowed inference earlier overlapping",
             "training",
@@ -81,6 +81,7 @@ QUICK = (
     "__init__ __main__ _types _release _threads _config _labels io metrics matching "
     "precision_recall surfaces "
     "instances object_settings measurements blocks large scratch batch samples "
+    "remembered "
     "evaluation lesion_evaluation layer_data "
     "models.__init__ models.registry models.methods "
     "models.naming models.bundled models.weights_file models.weights "

@@ -21,10 +21,11 @@ from napari_medseg.batch.process import Task, worker_of
 from napari_medseg.io.channel_choice import ALL, ChannelChoice
 from napari_medseg.io.image_file import ImageFile
 from napari_medseg.io.images import read_annotation, read_image
-from napari_medseg.io.model_file import read_card
+from napari_medseg.io.model_file import ModelCard, read_card
 from napari_medseg.io.pairs import check_pairs, read_pairs
 from napari_medseg.io.pixels import FilePixels
 from napari_medseg.quality.settings import QualitySettings
+from napari_medseg.remembered import trained_channels
 from napari_medseg.reviewing import References, estimate_folder
 from napari_medseg.training.unlabelled import read_unlabelled
 
@@ -150,7 +151,6 @@ def test_a_grey_image_has_channel_0_alone(tmp_path: Path) -> None:
         (ChannelChoice(learned=(2,), needed=1), 3, (2,), False),
         (ChannelChoice(learned=(2,), needed=1), 1, (), False),
         (ChannelChoice(learned=(2,), needed=1), 2, (0,), True),
-        (ChannelChoice(learned=(2,)), 2, (0,), True),
         (ChannelChoice(needed=1), 3, (0,), True),
         (ChannelChoice(needed=1), 1, (), False),
         (ChannelChoice(needed=2), 4, (0, 1), True),
@@ -213,6 +213,11 @@ def test_images_without_annotation_are_seen_by_the_same_channel(
     found = finish(read_unlabelled(str(others / "images"), pairs, 0))
     for one, other in zip(found.images, plain.images, strict=True):
         np.testing.assert_array_equal(one, other)
+    path = others / "images" / "cell 1.tif"
+    composite(path, tifffile.imread(path)[:2])
+    fewer = finish(read_unlabelled(str(others / "images"), pairs, 0))
+    assert len(fewer.images) == 3
+    assert "cell 1.tif has no channel 2" in fewer.notes[0]
 
 
 # --- a model ----------------------------------------------------------------------
@@ -244,6 +249,12 @@ def test_a_model_remembers_the_channel_that_it_was_trained_on(
         assert other.keys() == found[0].keys()
         for name, labels in found[0].items():
             np.testing.assert_array_equal(other[name], labels)
+
+
+@pytest.mark.parametrize("written", ["2", [-1], [True], ["2"], [1.5], 2, None])
+def test_what_a_card_says_amiss_is_not_believed(written: Any) -> None:
+    card = ModelCard("ptsam", "a", (), {}, provenance={"channels": written})
+    assert trained_channels(card) == ()
 
 
 def test_a_run_file_repeats_the_choice(data: Path, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from napari_medseg._types import (
     finish,
 )
 from napari_medseg.io import model_file as model_files
-from napari_medseg.io.channel_choice import ChannelChoice
 from napari_medseg.io.normalise import Normalisation
 from napari_medseg.models import bundled
 from napari_medseg.models.backbone import load_backbone
@@ -51,7 +50,7 @@ from napari_medseg.windowed import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from napari_medseg._types import FloatArray, Job, Pixels
     from napari_medseg.overlapping import OverlappingSegmenter
@@ -236,55 +235,6 @@ class Segmenter:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model file; it is there whole or not at all."""
         return model_files.save(path, self.model_file)
-
-
-def annotated_values(segmenter: object) -> tuple[int, ...]:
-    """Return the values that a model's classes had in the masks it was trained on.
-
-    Parameters
-    ----------
-    segmenter : AnySegmenter
-        Any segmenter.
-
-    Returns
-    -------
-    tuple of int
-        Background first; empty where there is no model file, or it does not tell.
-    """
-    model_file = getattr(segmenter, "model_file", None)
-    if not isinstance(model_file, model_files.ModelFile):
-        return ()
-    return tuple(map(int, model_file.card.provenance.get("class_values", ())))
-
-
-def channel_choice(segmenter: object, chosen: Sequence[int] = ()) -> ChannelChoice:
-    """Return which channels of image files a segmenter sees.
-
-    Parameters
-    ----------
-    segmenter : AnySegmenter
-        Any segmenter.
-    chosen : sequence of int
-        Channels that a person chose, from 0; empty for no choice.
-
-    Returns
-    -------
-    ChannelChoice
-        Also those that the model was trained on, and how many it looks at.
-
-    Raises
-    ------
-    InputError
-        A channel below 0 was chosen.
-    """
-    model_file = getattr(segmenter, "model_file", None)
-    if not isinstance(model_file, model_files.ModelFile):
-        return ChannelChoice(tuple(chosen))
-    # all models of one a class see the same
-    one = getattr(segmenter, "segmenters", [segmenter])[0]
-    needed = max(one.normalisation.channels) + 1
-    learned = tuple(map(int, model_file.card.provenance.get("channels", ())))
-    return ChannelChoice(tuple(chosen), learned, needed)
 
 
 def of_model_file(

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from napari_medseg._types import Progress
 from napari_medseg.earlier import states_of
-from napari_medseg.inference import annotated_values, channel_choice, open_segmenter
+from napari_medseg.inference import open_segmenter
 from napari_medseg.io.channel_choice import ALL, ChannelChoice
 from napari_medseg.io.pairs import Pairs, as_annotation, read_pairs
 from napari_medseg.quality.estimating import Estimate, Prepared, estimate, prepare
 from napari_medseg.quality.references import reference_folders
+from napari_medseg.remembered import annotated_values, channel_choice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,6 +18,7 @@ from napari_medseg.batch.ledger import LEDGER, LedgerRow
 from napari_medseg.batch.settings import BatchSettings
 from napari_medseg.batch.worker import FAULTS, ImageWorker, failed
 from napari_medseg.models.classical import open_classical
+from napari_medseg.remembered import channel_choice
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -112,7 +113,6 @@ def _prepared(segmenter: AnySegmenter, settings: BatchSettings) -> Prepared | No
     """Return what predicts the quality of results, where it was asked for."""
     if settings.references is None:
         return None
-    from napari_medseg.inference import channel_choice
     from napari_medseg.quality.settings import QualitySettings
     from napari_medseg.reviewing import References, prepare_for
 

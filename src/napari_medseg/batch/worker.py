@@ -36,6 +36,7 @@ from napari_medseg.io.images import read_image
 from napari_medseg.io.limits import refuse_odd
 from napari_medseg.io.zarr_store import refuse_hollow
 from napari_medseg.large import is_large, segment_large_file
+from napari_medseg.remembered import annotated_values, channel_choice
 from napari_medseg.scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -111,9 +112,6 @@ class ImageWorker:
         prepared: Prepared | None = None,
     ) -> None:
         basis = prepared.basis if prepared else ""
-        # brings torch along
-        from napari_medseg.inference import annotated_values, channel_choice
-
         values = annotated_values(segmenter)
         self._choice = channel_choice(segmenter, settings.channels)
         self.described = Described(

@@ -12,7 +12,7 @@ from napari_medseg._types import InputError
 from napari_medseg.cli.console import follow, print_json, print_table, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001
 from napari_medseg.cli.options import with_config_options
-from napari_medseg.cli.places import channels_of
+from napari_medseg.cli.places import UsedChannels, channels_of
 from napari_medseg.cli.run import today
 from napari_medseg.comparing.settings import CompareConfig
 
@@ -31,13 +31,7 @@ def compare(
     ignore: Annotated[
         int | None, typer.Option(help="Mask value of unlabelled pixels.")
     ] = None,
-    channels: Annotated[
-        str | None,
-        typer.Option(
-            help="Channels of the images that are used, from 0: 2, or 0,2 (default: "
-            "all, of which a SAM sees the first three)."
-        ),
-    ] = None,
+    channels: UsedChannels = None,
     recipes: Annotated[
         str, typer.Option(help="Only these, by commas; by default all that fit.")
     ] = "",

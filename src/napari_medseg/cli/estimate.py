@@ -16,7 +16,7 @@ from napari_medseg.cli.console import (
     sentences,
 )
 from napari_medseg.cli.models import Json  # noqa: TC001
-from napari_medseg.cli.places import channels_of
+from napari_medseg.cli.places import SeenChannels, channels_of
 from napari_medseg.cli.run import Device  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -63,13 +63,7 @@ def estimate(
     compared: Annotated[
         int, typer.Option(help="References each result is compared with.", min=1)
     ] = 16,
-    channels: Annotated[
-        str | None,
-        typer.Option(
-            help="Channels of images and references that the model sees, from 0: 2, or "
-            "0,2 (default: what it learned, else the first ones)."
-        ),
-    ] = None,
+    channels: SeenChannels = None,
     base: Annotated[
         str | None, typer.Option(help="Checkpoint of the SAM the model was tuned on.")
     ] = None,

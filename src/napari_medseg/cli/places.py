@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from napari_medseg._types import InputError
 
@@ -18,6 +20,24 @@ CLICK = ("row", "column")
 
 BOX = ("top", "left", "bottom", "right")
 """The numbers of a box."""
+
+UsedChannels = Annotated[
+    str | None,
+    typer.Option(
+        help="Channels of the images that are used, from 0: 2, or 0,2 (default: all, "
+        "of which a SAM sees the first three)."
+    ),
+]
+"""``--channels`` of what is trained."""
+
+SeenChannels = Annotated[
+    str | None,
+    typer.Option(
+        help="Channels of images that the model sees, from 0: 2, or 0,2 (default: "
+        "what it learned, else the first ones)."
+    ),
+]
+"""``--channels`` of what is applied."""
 
 
 def numbers(text: str, option: str, names: tuple[str, ...]) -> list[list[float]]:

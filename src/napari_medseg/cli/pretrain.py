@@ -14,7 +14,7 @@ from napari_medseg._types import InputError
 from napari_medseg.cli.console import follow, print_json, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001  (read by typer)
 from napari_medseg.cli.options import with_config_options
-from napari_medseg.cli.places import channels_of, check_out
+from napari_medseg.cli.places import UsedChannels, channels_of, check_out
 from napari_medseg.cli.run import today
 from napari_medseg.cli.run_file import FORMAT, check_channels, check_values, read_yaml
 from napari_medseg.io.atomic import atomic_path
@@ -95,13 +95,7 @@ def pretrain(
             "SAM of its own."
         ),
     ] = None,
-    channels: Annotated[
-        str | None,
-        typer.Option(
-            help="Channels of the images that are used, from 0: 2, or 0,2 (default: "
-            "all)."
-        ),
-    ] = None,
+    channels: UsedChannels = None,
     config: Annotated[
         Path | None, typer.Option(help="Run file of a pretraining to repeat.")
     ] = None,

@@ -19,7 +19,7 @@ from napari_medseg._types import InputError
 from napari_medseg.cli.console import FAILED, follow, print_json, sentences
 from napari_medseg.cli.models import Json  # noqa: TC001
 from napari_medseg.cli.phrase import settings_of
-from napari_medseg.cli.places import channels_of
+from napari_medseg.cli.places import SeenChannels, channels_of
 from napari_medseg.cli.run import Device  # noqa: TC001
 from napari_medseg.models.registry import everything_sam
 
@@ -145,13 +145,7 @@ def segment(
             "SAM, or the model file that a channel was added to."
         ),
     ] = None,
-    channels: Annotated[
-        str | None,
-        typer.Option(
-            help="Channels of the images that the model sees, from 0: 2, or 0,2 "
-            "(default: what it learned, else the first ones)."
-        ),
-    ] = None,
+    channels: SeenChannels = None,
     alone: Annotated[
         str | None,
         typer.Option(

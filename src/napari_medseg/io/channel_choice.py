@@ -94,10 +94,9 @@ class ChannelChoice:
 
     def _first_of(self, image: ImageFile) -> tuple[int, ...]:
         """Return the first channels, of a file with more stains than are looked at."""
-        needed = self.needed or len(self.learned)
-        if image.rgb or not 0 < needed < image.channels:
+        if image.rgb or self.needed is None or image.channels <= self.needed:
             return ()
-        return tuple(range(needed))
+        return tuple(range(self.needed))
 
 
 ALL = ChannelChoice()

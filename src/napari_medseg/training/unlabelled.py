@@ -135,7 +135,7 @@ def read_unlabelled(folder: str, pairs: Pairs, seed: int) -> Job[Unlabelled]:
             break
         path = files[place]
         try:
-            file = ChannelChoice(learned=pairs.shown).of(read_image(path))
+            file = ChannelChoice(pairs.shown).of(read_image(path))
             _check_room(path, file, room)
             for image in _slices(file, pairs, seed):
                 _check(path, image, pairs)

@@ -17,6 +17,7 @@ from napari_medseg.batch.ledger import DONE
 from napari_medseg.io.model_file import read_card
 from napari_medseg.models import bundled
 from napari_medseg.models.registry import SPECIALISTS
+from napari_medseg.remembered import trained_channels
 from napari_medseg.widgets._annotation_note import read_note
 from napari_medseg.widgets._result_files import read_made
 
@@ -82,8 +83,8 @@ class ReviewedRun:
     @property
     def seen(self) -> tuple[int, ...]:
         """Channels that the model saw: chosen, or learned; empty for all."""
-        learned = self.card.provenance.get("channels", ()) if self.card else ()
-        return self.channels or tuple(map(int, learned))
+        learned = trained_channels(self.card) if self.card else ()
+        return self.channels or learned
 
     @property
     def values(self) -> tuple[int, ...]:
