@@ -39,7 +39,8 @@ class Channels(QLineEdit):
     @property
     def numbers(self) -> list[int]:
         """The channels from 0, in the order that they are wanted."""
-        return [int(word) for word in self.text().split(",") if word.strip()]
+        words = map(str.strip, self.text().split(","))
+        return [int(word) for word in words if word.isdecimal()]
 
     def show_numbers(self, numbers: Sequence[int]) -> None:
         """Show a choice."""
